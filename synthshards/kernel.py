@@ -1,0 +1,110 @@
+"""`@kernel`: Numba compilation whose on-disk cache can never serve stale code.
+
+Numba invalidates a cached function when the function's *own* file changes. A generator kernel inlines helpers from
+other files, so an edit of `rng.py` alone would leave cached callers drawing the old rows. Here every cache entry is
+stamped with a digest of all kernel sources of the core plus the kernel's own file, and lives in a folder of that name.
+An entry that cannot be read (truncated by a full disk, say) is deleted and compiled again.
+
+The cache lies under ``$NUMBA_CACHE_DIR``, else under the user's cache folder (see `cache_root`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import caching
+
+F = TypeVar("F", bound=Callable[..., Any])
+JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
+
+
+def cache_root() -> Path:
+    """The cache folder of this package: ``$SYNTHSHARDS_CACHE``, else ``synthshards`` in the user's cache folder."""
+    if explicit := os.environ.get("SYNTHSHARDS_CACHE"):
+        return Path(explicit)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "synthshards"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "synthshards"
+
+
+@functools.cache
+def sources_digest(package: Path) -> str:
+    """Hex digest over every module of `package` that defines kernels (those that import this module)."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_bytes()
+        if b"kernel import" in text or path.name == "kernel.py":
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + text + b"\0")
+    return digest.hexdigest()
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    """Names the folder of a function's cache files and the stamp that makes them valid."""
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        own = Path(py_file)
+        self._py_file = py_file
+        digest = hashlib.sha256(sources_digest(Path(__file__).parent).encode())
+        digest.update(own.read_bytes() if own.is_file() else b"")
+        self._stamp = digest.hexdigest()
+        self._line = py_func.__code__.co_firstlineno
+        base = os.environ.get("NUMBA_CACHE_DIR")
+        self._path = (Path(base) if base else cache_root() / "kernels") / f"{own.stem}-{self._stamp[:20]}"
+
+    def get_cache_path(self) -> str:
+        return str(self._path)
+
+    def get_source_stamp(self) -> str:
+        return self._stamp
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator:
+        return cls(py_func, py_file)
+
+
+class _Impl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = _Impl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # any unreadable entry: delete it, compile again
+            for entry in Path(self.cache_path).glob(f"{self._impl.filename_base}.*"):
+                entry.unlink(missing_ok=True)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # a read-only or full cache folder costs time, never rows
+            super().save_overload(sig, data)
+
+
+def kernel(fn: F) -> F:
+    """Compile `fn` with Numba: GIL released, cached, integer division without Python's zero checks."""
+    if JIT_DISABLED:
+        return fn
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(fn)
+    with contextlib.suppress(OSError, RuntimeError):  # nowhere to cache: compile in every process
+        dispatcher._cache = _KernelCache(fn)
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def helper(fn: F) -> F:
+    """Compile `fn` to be inlined into the kernels that call it. Never cached on its own."""
+    if JIT_DISABLED:
+        return fn
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(fn)  # type: ignore[no-any-return]
