@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -156,21 +155,3 @@ def key_from_rng(rng: int | random.Random | np.random.Generator) -> np.ndarray:
     else:
         material = b"bits " + rng.bytes(16)
     return key_of(hashlib.sha256(b"synthshards generate_example\0" + material).digest())
-
-
-def size_thresholds(N: int) -> np.ndarray:
-    """The size law p(n) ∝ 1 / (n + √N), n = 3..N, as uint64 thresholds, computed with integers only.
-
-    With r = isqrt(N·2^128) (that is √N·2^64), weight w(n) = 2^160 // (n·2^64 + r) and W their sum, entry j is
-    (w(3) + … + w(3+j))·2^64 // W for j = 0..N-4. A 64-bit word x gives n = 3 + the number of entries ≤ x.
-
-    Source: arXiv 2512.17351, appendix on Depo and Brevo.
-    """
-    root = isqrt(N << 128)
-    weights = [(1 << 160) // ((n << 64) + root) for n in range(3, N + 1)]
-    total = sum(weights)
-    thresholds, running = [], 0
-    for weight in weights[:-1]:
-        running += weight
-        thresholds.append((running << 64) // total)
-    return np.array(thresholds, dtype=np.uint64)

@@ -1,0 +1,62 @@
+"""The one table of tasks, and what their presets and bare names mean. A new task is one line in `TASKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import UsageError, nearest
+from .tasks.depo import DepoTask
+from .tasks.task import Task
+
+#: Task name → class, and the preset that the bare name stands for.
+TASKS: dict[str, tuple[type[Task], str]] = {
+    "depo": (DepoTask, "depo1-225"),
+}
+
+
+def preset_names() -> list[str]:
+    """Every preset, task by task."""
+    return [name for cls, _ in TASKS.values() for name in cls.presets]
+
+
+def is_task_name(name: str) -> bool:
+    """Whether `name` is a task or a preset (anything else is a path or URI)."""
+    return name in TASKS or name in preset_names()
+
+
+def resolve(name: str) -> tuple[type[Task], dict[str, Any]]:
+    """The class and the preset parameters that a task or preset name means.
+
+    Raises:
+        UsageError: no such name.
+    """
+    if name in TASKS:
+        cls, preset = TASKS[name]
+        return cls, dict(cls.presets[preset].params)
+    for cls, _ in TASKS.values():
+        if name in cls.presets:
+            return cls, dict(cls.presets[name].params)
+    names = [*TASKS, *preset_names()]
+    raise UsageError(f"no task or preset {name!r}{nearest(name, names)}; legal: {', '.join(names)}")
+
+
+def make_task(name: str, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> Task:
+    """A task by task or preset name, with parameter overrides: ``make_task("depo1-225", K=4)``.
+
+    Raises:
+        UsageError: unknown name, unknown parameter, illegal value or combination.
+    """
+    cls, values = resolve(name)
+    return cls({**values, **(params or {}), **overrides})
+
+
+def task_from_identity(task: str, params: Mapping[str, Any]) -> Task:
+    """The task that a manifest's ``dataset`` object names (its version is the caller's to compare).
+
+    Raises:
+        UsageError: no such task, or parameters it does not take.
+    """
+    if task not in TASKS:
+        raise UsageError(f"no task {task!r}{nearest(task, TASKS)}; legal: {', '.join(TASKS)}")
+    return TASKS[task][0](params)

@@ -1,0 +1,140 @@
+"""Task parameters: frozen, typed, strict. A field carries its legal range and one line of meaning.
+
+A task declares a `msgspec.Struct` whose fields are ``Annotated[int, Meta(ge=…, le=…, description=…)]``; this module
+turns mappings (or ``KEY=VALUE`` strings) into it and describes it for ``synthshards tasks NAME``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from .errors import UsageError, nearest
+
+
+class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every task's parameters. `check` refuses combinations that no single field's range excludes."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for an impossible combination."""
+
+    def canonical(self) -> dict[str, Any]:
+        """The mapping that enters the identity: every parameter, as integers, booleans, strings, null and lists.
+
+        A parameter added after a task's first release is listed in the task's `later` and appears only where it
+        differs from its default, so that new options never change old identities.
+        """
+        later = getattr(type(self), "later", frozenset())
+        fields = msgspec.structs.fields(type(self))
+        return {
+            f.name: getattr(self, f.name) for f in fields if f.name not in later or getattr(self, f.name) != f.default
+        }
+
+
+P = TypeVar("P", bound=TaskParams)
+
+
+def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = False) -> P:
+    """Build and check the parameters `cls` from `values`.
+
+    Args:
+        cls: the task's parameter class.
+        values: name → value; with ``text=True`` strings as typed on a command line are converted.
+        where: what the message names, e.g. ``"depo"``.
+
+    Raises:
+        UsageError: unknown name, wrong type, value out of range, impossible combination.
+    """
+    known = {field.name: field for field in msgspec.structs.fields(cls)}
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"{where}: no parameter {name!r}{nearest(name, known)}; legal: {', '.join(known)}")
+        hint = get_type_hints(cls, include_extras=True)[name]
+        raw = None if text and value in ("null", "none", "None") and _optional(hint) else value
+        try:
+            converted[name] = msgspec.convert(raw, hint, strict=not text)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"{where}: {name}={value!r} is not legal ({_reason(error)}); legal: {legal(hint)}"
+            ) from None
+    params = cls(**converted)
+    params.check()
+    return params
+
+
+def assignments(pairs: tuple[str, ...] | list[str], where: str) -> dict[str, str]:
+    """``("N=300", "qa=true")`` → ``{"N": "300", "qa": "true"}``.
+
+    Raises:
+        UsageError: for anything that is not KEY=VALUE, and for a key given twice.
+    """
+    out: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UsageError(f"{where}: {pair!r} is not KEY=VALUE")
+        if key in out:
+            raise UsageError(f"{where}: {key} is given twice")
+        out[key] = value
+    return out
+
+
+def describe(cls: type[TaskParams]) -> list[dict[str, Any]]:
+    """One entry a parameter: name, type, legal range (None where any value of the type is), default, meaning."""
+    hints = get_type_hints(cls, include_extras=True)
+    return [
+        {
+            "name": field.name,
+            "legal": legal(hints[field.name]),
+            "default": field.default,
+            "meaning": _meta(hints[field.name], "description") or "",
+        }
+        for field in msgspec.structs.fields(cls)
+    ]
+
+
+def legal(hint: Any) -> str:
+    """The legal values of a type hint in words: ``int 3..65535``, ``true or false``, ``int 1..8 or null``."""
+    alternatives = [a for a in get_args(hint) if a is not type(None)] if _optional(hint) else [hint]
+    words = []
+    for alternative in alternatives:
+        base = get_args(alternative)[0] if _is_annotated(alternative) else alternative
+        low, high = _meta(alternative, "ge"), _meta(alternative, "le")
+        choices = [repr(c) for c in get_args(base) if isinstance(c, str)]
+        if base is bool:
+            words.append("true or false")
+        elif choices:
+            words.append(" ".join(choices))
+        elif base is int and low is not None:
+            words.append(f"int {low}..{high}" if high is not None else f"int from {low}")
+        elif pattern := _meta(alternative, "pattern"):
+            words.append(f"{base.__name__} {pattern}")
+        else:
+            words.append(getattr(base, "__name__", str(base)))
+    return " or ".join(words + (["null"] if _optional(hint) else []))
+
+
+def _is_annotated(hint: Any) -> bool:
+    return hasattr(hint, "__metadata__")
+
+
+def _optional(hint: Any) -> bool:
+    inner = get_args(hint)[0] if _is_annotated(hint) and _optional(get_args(hint)[0]) else hint
+    return type(None) in get_args(inner)
+
+
+def _meta(hint: Any, name: str) -> Any:
+    for candidate in (hint, *get_args(hint)):
+        for meta in getattr(candidate, "__metadata__", ()):
+            if getattr(meta, name, None) is not None:
+                return getattr(meta, name)
+    return None
+
+
+def _reason(error: msgspec.ValidationError) -> str:
+    text = re.sub(r" - at `.*", "", str(error)).replace("`", "")
+    return text[0].lower() + text[1:]

@@ -1,0 +1,96 @@
+"""Identity and layout: what decides the rows, and what merely decides where their bytes land."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .digest import canonical_json
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .tasks.task import Task
+
+MAX_SHARDS = 100_000
+MAX_SEED = 2**64 - 1
+_SPLIT = re.compile(r"[a-z0-9_]+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What rows are a pure function of, their index aside.
+
+    Attributes:
+        task, task_version: the law.
+        params: every parameter, canonical (integers, booleans, strings, None and lists of them).
+        seed: 0..2^64−1.
+        split: a name of ``[a-z0-9_]+``; another split is another stream.
+    """
+
+    task: str
+    task_version: int
+    params: dict[str, Any]
+    seed: int
+    split: str
+
+    @staticmethod
+    def of(task: Task, seed: int, split: str) -> Identity:
+        """The identity of a task's rows.
+
+        Raises:
+            UsageError: seed or split is not legal.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"seed={seed!r} is not legal; legal: an integer 0..2^64-1")
+        if not isinstance(split, str) or not _SPLIT.fullmatch(split):
+            raise UsageError(f"split={split!r} is not legal; legal: lower-case letters, digits and _")
+        return Identity(task.name, task.version, task.params.canonical(), seed, split)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ``dataset`` object of a manifest."""
+        return {
+            "task": self.task,
+            "task_version": self.task_version,
+            "params": self.params,
+            "seed": self.seed,
+            "split": self.split,
+        }
+
+    @cached_property
+    def digest(self) -> bytes:
+        """sha256 of the canonical JSON of `as_dict`; its first 16 bytes are the stream key."""
+        return hashlib.sha256(canonical_json(self.as_dict())).digest()
+
+    @property
+    def fingerprint(self) -> str:
+        """``"sha256:"`` and the 64 hex digits of `digest`."""
+        return f"sha256:{self.digest.hex()}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where rows land: free to change without changing a row.
+
+    Attributes:
+        format: "parquet", "webdataset" or "arrow".
+        shard_examples: rows of every shard but perhaps the last.
+        num_shards: at most 100,000.
+        compression: one that the format knows.
+    """
+
+    format: str
+    shard_examples: int
+    num_shards: int
+    compression: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ``layout`` object of a manifest."""
+        return {
+            "format": self.format,
+            "shard_examples": self.shard_examples,
+            "num_shards": self.num_shards,
+            "compression": self.compression,
+        }

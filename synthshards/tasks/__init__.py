@@ -1,0 +1,1 @@
+"""One task, one file: parameters, kernel, checker, decoder and presets. `synthshards.catalog` lists them."""

@@ -1,0 +1,416 @@
+"""Depo: reasoning depth. Follow k edges of a directed cycle whose edges are written in random order.
+
+Source: "Physics of Language Models: Part 4.1" (arXiv 2512.17351), section on Depo and its appendix.
+
+A row with n = 3 nodes named `7·52`, `61` and `9·88`, two queries shown:
+
+    <bos>   7 52 61      9 88 7 52      61 9 88      <query_2> 7 52 <ans> 9 88      <query_1> 61 <ans> 9 88
+            edge         edge           edge         two steps from (7 52)          one step from (61)
+
+The loss mask is 1 on each `<ans>` and on the tokens of the answer after it. There is no end token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import numpy as np
+from msgspec import Meta
+
+from ..errors import UsageError
+from ..kernel import kernel
+from ..params import TaskParams
+from ..ragged import Column, RaggedBatch, offsets_of
+from ..rng import mulhi, stream, word_for
+from .sizes import draw_size, size_law
+from .task import Buffers, Preset, Task, Verdict, token_rows
+from .words import check_words, draw_words, law_args, put_word, word_law
+
+Word: TypeAlias = tuple[int, ...]
+_1 = np.uint64(1)
+#: Every token id is a uint32, and this one stays free.
+MAX_ID = 2**32 - 2
+
+
+class DepoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of Depo, named as in the paper and its published code."""
+
+    N: Annotated[int, Meta(ge=3, le=65_535, description="largest number of nodes; n is drawn from 3..N")] = 225
+    K: Annotated[int, Meta(ge=1, le=65_535, description="largest number of steps; may exceed n, k wraps")] = 8
+    M: Annotated[int, Meta(ge=1, le=65_535, description="most queries in a row; a row has min(n, M)")] = 10
+    mini_vocab: Annotated[int, Meta(ge=1, le=1_000_000, description="V: tokens that words are made of")] = 50
+    min_tlen: Annotated[int, Meta(ge=1, le=64, description="fewest tokens of a word")] = 1
+    max_tlen: Annotated[int, Meta(ge=1, le=64, description="most tokens of a word")] = 2
+    qa: Annotated[bool, Meta(description="evaluation: n = N, k a power of two (or K itself)")] = False
+    fixed_k: Annotated[
+        Annotated[int, Meta(ge=1, le=65_535)] | None,
+        Meta(description="every query asks for this many steps; wins over qa"),
+    ] = None
+    separator: Annotated[bool, Meta(description="put a separator token before each edge")] = False
+    bos_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <bos>")] = 0
+    separator_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <sep>")] = 9700
+    query_token_base: Annotated[int, Meta(ge=0, le=MAX_ID, description="<query_k> has this id + k")] = 9000
+    answer_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <ans>")] = 9500
+
+    def check(self) -> None:
+        check_words("depo", self.N, self.mini_vocab, self.min_tlen, self.max_tlen)
+        if self.fixed_k is not None and self.fixed_k > self.K:
+            raise UsageError(f"depo: fixed_k={self.fixed_k} exceeds K={self.K}; legal: 1..{self.K} or null")
+        queries = range(self.query_token_base + 1, self.query_token_base + self.K + 1)
+        if queries[-1] > MAX_ID:
+            raise UsageError(f"depo: query_token_base={self.query_token_base} + K={self.K} exceeds {MAX_ID}")
+        words = range(1, 2 * self.mini_vocab + 1)
+        groups = {
+            "word tokens (1..2*mini_vocab)": words,
+            "bos_token_id": range(self.bos_token_id, self.bos_token_id + 1),
+            "separator_token_id": range(self.separator_token_id, self.separator_token_id + 1),
+            "queries (query_token_base + 1..K)": queries,
+            "answer_token_id": range(self.answer_token_id, self.answer_token_id + 1),
+        }
+        names = list(groups)
+        for i, a in enumerate(names):
+            for b in names[i + 1 :]:
+                first, last = max(groups[a][0], groups[b][0]), min(groups[a][-1], groups[b][-1])
+                if first <= last:
+                    raise UsageError(f"depo: ids clash: {a} and {b} share {first}; legal: ids that stay apart")
+
+    def hops(self) -> list[int]:
+        """The numbers of steps that a query may ask for, equally likely."""
+        if self.fixed_k is not None:
+            return [self.fixed_k]
+        if not self.qa:
+            return list(range(1, self.K + 1))
+        powers = {1 << i for i in range(self.K.bit_length())}
+        return sorted(powers | {self.K} | ({24} if self.K == 32 else set()))
+
+
+@kernel
+def _fill(
+    key: Any, indices: Any, first: Any, ids: Any, mask: Any, offsets: Any, n_out: Any, queries_out: Any, ks_out: Any,
+    hops: Any, thresholds: Any, guide: Any, law: Any, slot_word: Any, table: Any, table_lengths: Any, cells: Any,
+    N: Any, M: Any, qa: Any, separator: Any, special: Any,
+) -> Any:  # fmt: skip
+    """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
+
+    The order of draws is part of the law's version: size, words, edge order, then for each query its node and k.
+    """
+    bos, sep, query_base, ans = special
+    width = table.shape[1]
+    node_row = np.empty(N + 1, np.uint32)
+    order = np.empty(N, np.uint32)
+    spelling, lengths = table, table_lengths
+    if slot_word.size == 0:
+        spelling, lengths = np.zeros((N, width), ids.dtype), np.empty(N, np.uint8)
+    seen = np.empty(1 if slot_word.size else cells, np.uint64)
+    stamps = np.zeros(cells, np.uint32)
+    extra = 1 if separator else 0
+    choices = np.uint64(hops.size)
+    k_at = 0
+    for r in range(first):
+        k_at += np.int64(queries_out[r])
+    at = offsets[first]
+    for r in range(first, indices.size):
+        s = stream(key, indices[r])
+        s, n = draw_size(s, thresholds, guide)
+        if qa:
+            n = N
+        queries = min(n, M)
+        if at + 1 + n * (extra + 2 * width) + queries * 2 * (1 + width) > ids.size:
+            return r
+        s = draw_words(s, n, law, node_row, slot_word, spelling, lengths, seen, stamps, np.uint32(r - first + 1))
+        node_row[n] = node_row[0]  # the cycle closes
+
+        start = at
+        ids[at] = bos
+        at += 1
+        # Edge order: a Fisher-Yates shuffle from the back, writing each edge as it is drawn.
+        for i in range(n):
+            order[i] = i
+        left = n
+        while left > 0:
+            steps = 6 if left <= 256 else (3 if left <= 65536 else 1)
+            if steps > left:
+                steps = left
+            product = _1
+            for i in range(steps):
+                product *= np.uint64(left - i)
+            s, x = word_for(s, product)
+            for _ in range(steps):
+                span = np.uint64(left)
+                j = mulhi(x, span)
+                x *= span
+                left -= 1
+                a = np.int64(order[j])
+                order[j] = order[left]
+                order[left] = a
+                if separator:
+                    ids[at] = sep
+                    at += 1
+                for node in (a, a + 1):
+                    put_word(ids, at, spelling, node_row[node])
+                    at += lengths[node_row[node]]
+        # The mask: zero up to here, then set behind each query. (One memset, as the compiler sees it.)
+        mask[start:at] = False
+        for q in range(queries):
+            span = np.uint64(n - q)
+            s, x = word_for(s, span * choices)
+            j = np.uint64(q) + mulhi(x, span)
+            x *= span
+            k = np.int64(hops[np.int64(mulhi(x, choices))])
+            a = np.int64(order[j])
+            order[j] = order[q]
+            order[q] = a
+            b = (a + k) % n
+            quiet = at
+            ids[at] = query_base + k
+            put_word(ids, at + 1, spelling, node_row[a])
+            at += 1 + lengths[node_row[a]]
+            mask[quiet:at] = False
+            loud = at
+            ids[at] = ans
+            put_word(ids, at + 1, spelling, node_row[b])
+            at += 1 + lengths[node_row[b]]
+            mask[loud:at] = True
+            ks_out[k_at] = k
+            k_at += 1
+        n_out[r] = n
+        queries_out[r] = queries
+        offsets[r + 1] = at
+    return indices.size
+
+
+class DepoTask(Task):
+    """The Depo task. Facts of a row: `n` nodes, `queries`, and `ks`, the steps each query asks for."""
+
+    name = "depo"
+    version = 1
+    Params = DepoParams
+    size_fact = "n"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        **{
+            f"depo1-{N}": Preset({"N": N}, f"Depo1: up to {N} nodes, words of 1-2 tokens, 1..8 steps", mean)
+            for N, mean in ((225, 283.9), (300, 357.0), (375, 427.0))
+        },
+        **{
+            f"depo2-{N}": Preset(
+                {"N": N, "K": 16, "mini_vocab": 3, "min_tlen": 5, "max_tlen": 7},
+                f"Depo2: up to {N} nodes, words of 5-7 tokens, 1..16 steps",
+                mean,
+            )
+            for N, mean in ((75, 500.0), (100, 600.0), (125, 700.0))
+        },
+    }
+
+    @property
+    def _id_dtype(self) -> str:
+        p = self.params
+        top = max(
+            2 * p.mini_vocab, p.bos_token_id, p.separator_token_id, p.query_token_base + p.K, p.answer_token_id
+        )
+        return "uint16" if top < 1 << 16 else "uint32"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {
+            "input_ids": f"list<{self._id_dtype}>",
+            "loss_mask": "list<bool>",
+            "n": "uint16",
+            "queries": "uint16",
+            "ks": "list<uint16>",
+        }
+
+    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
+        p = self.params
+        law = word_law(p.N, p.mini_vocab, p.min_tlen, p.max_tlen, self._id_dtype)
+        thresholds, guide = size_law(p.N)
+        hops = np.array(p.hops(), np.uint16)
+        rows = len(indices)
+        n = np.empty(rows, np.uint16)
+        ks = np.empty(rows * min(p.N, p.M), np.uint16)
+        queries = np.empty(rows, np.uint16)
+        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + min(p.N, p.M) * 2 * (1 + p.max_tlen) + 2 * law.width
+
+        def fill(first: int, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray) -> int:
+            done: int = _fill(
+                key, indices, first, ids, mask, offsets, n, queries, ks, hops, thresholds, guide,
+                law_args(law), law.slot_word, law.spelling, law.lengths, 1 << law.hash_bits,
+                p.N, p.M, p.qa, p.separator,
+                (p.bos_token_id, p.separator_token_id, p.query_token_base, p.answer_token_id),
+            )  # fmt: skip
+            return done
+
+        ids, mask, offsets = token_rows(fill, self._id_dtype, rows, self._mean_length(), longest, buffers)
+        return RaggedBatch(
+            {
+                "input_ids": Column(self.columns["input_ids"], ids, offsets),
+                "loss_mask": Column("list<bool>", mask, offsets),
+                "n": Column("uint16", n),
+                "queries": Column("uint16", queries),
+                "ks": Column("list<uint16>", ks[: int(queries.sum(dtype=np.int64))], offsets_of(queries)),
+            }
+        )
+
+    def _mean_length(self) -> float:
+        p = self.params
+        nodes = p.N if p.qa else p.N / 2
+        return float(1 + nodes * (p.separator + p.min_tlen + p.max_tlen) + p.M * (2 + p.min_tlen + p.max_tlen))
+
+    def token_name(self, token: int) -> str:
+        """`<bos>`, `<sep>`, `<query_k>`, `<ans>`; a word token is its number, and ends a word above mini_vocab."""
+        p = self.params
+        special = {p.bos_token_id: "<bos>", p.separator_token_id: "<sep>", p.answer_token_id: "<ans>"}
+        if token in special:
+            return special[token]
+        k = token - p.query_token_base
+        if 1 <= k <= p.K:
+            return f"<query_{k}>"
+        return str(token) if 1 <= token <= 2 * p.mini_vocab else f"<unknown_{token}>"
+
+    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+        """Parse a row and check every clause of the law.
+
+        Args:
+            example: `input_ids` and `loss_mask` (sequences); `labels`, `n`, `queries` and `ks` are checked when present.
+        """
+        return _check(self.params, example)
+
+    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
+        """Whether `answer_ids` answer the row's queries.
+
+        Args:
+            example: a row of this task.
+            answer_ids: one word (the answer to the row's last query) or one word for each query in order, each word
+                with or without the `<ans>` before it.
+        """
+        try:
+            parsed = _parse(self.params, [int(t) for t in example["input_ids"]])
+            words = _split_words(self.params, [int(t) for t in answer_ids if int(t) != self.params.answer_token_id])
+        except _Broken as broken:
+            return Verdict(str(broken))
+        gold = [answer for _k, _q, answer in parsed.queries]
+        wanted = gold if len(words) == len(gold) else gold[-1:]
+        if len(words) != len(wanted):
+            return Verdict(f"{len(words)} words answer {len(gold)} queries; legal: 1 or {len(gold)}")
+        for i, (word, right) in enumerate(zip(words, wanted, strict=True)):
+            if word != right:
+                return Verdict(f"answer {i + 1} is {list(word)}, not {list(right)}")
+        return Verdict()
+
+
+class _Broken(ValueError):
+    """A clause of the law that a row breaks."""
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    edges: list[tuple[Word, Word]]
+    queries: list[tuple[int, Word, Word]]  # k, node, answer
+    mask: list[bool]
+
+
+def _word_at(p: DepoParams, ids: Sequence[int], at: int) -> tuple[Word, int]:
+    """The word that starts at `at`, and where it ends."""
+    V = p.mini_vocab
+    for end in range(at, len(ids)):
+        if not 1 <= ids[end] <= 2 * V:
+            raise _Broken(f"token {ids[end]} at {end} stands where a word token 1..{2 * V} belongs")
+        if ids[end] > V:
+            if not p.min_tlen <= end + 1 - at <= p.max_tlen:
+                raise _Broken(f"word at {at} has {end + 1 - at} tokens; legal: {p.min_tlen}..{p.max_tlen}")
+            return tuple(ids[at : end + 1]), end + 1
+    raise _Broken(f"word at {at} does not end")
+
+
+def _split_words(p: DepoParams, ids: Sequence[int]) -> list[Word]:
+    words, at = [], 0
+    while at < len(ids):
+        word, at = _word_at(p, ids, at)
+        words.append(word)
+    return words
+
+
+def _parse(p: DepoParams, ids: Sequence[int]) -> _Parsed:
+    if not ids or ids[0] != p.bos_token_id:
+        raise _Broken(f"the row does not start with <bos> ({p.bos_token_id})")
+    at, edges, queries = 1, [], []
+    query_ids = range(p.query_token_base + 1, p.query_token_base + p.K + 1)
+    while at < len(ids) and ids[at] not in query_ids:
+        if p.separator:
+            if ids[at] != p.separator_token_id:
+                raise _Broken(f"token {ids[at]} at {at} stands where <sep> belongs")
+            at += 1
+        tail, at = _word_at(p, ids, at)
+        head, at = _word_at(p, ids, at)
+        edges.append((tail, head))
+    mask = [False] * at
+    while at < len(ids):
+        if ids[at] not in query_ids:
+            raise _Broken(f"token {ids[at]} at {at} stands where a query belongs")
+        k, begin = ids[at] - p.query_token_base, at
+        node, at = _word_at(p, ids, at + 1)
+        if at >= len(ids) or ids[at] != p.answer_token_id:
+            raise _Broken(f"no <ans> at {at}")
+        answer_at = at
+        answer, at = _word_at(p, ids, at + 1)
+        mask += [False] * (answer_at - begin) + [True] * (at - answer_at)
+        queries.append((k, node, answer))
+    return _Parsed(edges, queries, mask)
+
+
+def _check(p: DepoParams, example: Mapping[str, Any]) -> Verdict:
+    try:
+        ids = [int(t) for t in example["input_ids"]]
+        row = _parse(p, ids)
+        n, nodes = len(row.edges), {tail for tail, _ in row.edges}
+        if not (n == p.N if p.qa else 3 <= n <= p.N):
+            raise _Broken(f"{n} edges; legal: {p.N if p.qa else f'3..{p.N}'}")
+        if len(nodes) < n:
+            raise _Broken("a node has two edges out of it")
+        successor = dict(row.edges)
+        if set(successor.values()) != nodes:
+            raise _Broken("a node has no edge into it")
+        at, steps = successor[row.edges[0][0]], 1
+        while at != row.edges[0][0]:
+            at, steps = successor[at], steps + 1
+        if steps != n:
+            raise _Broken(f"the edges form several cycles, one of {steps} nodes; legal: one cycle of {n}")
+        if len(row.queries) != min(n, p.M):
+            raise _Broken(f"{len(row.queries)} queries; legal: {min(n, p.M)}")
+        if len({node for _, node, _ in row.queries}) < len(row.queries):
+            raise _Broken("a node is queried twice")
+        hops = set(p.hops())
+        for i, (k, node, answer) in enumerate(row.queries):
+            if k not in hops:
+                raise _Broken(f"query {i + 1} asks for {k} steps; legal: {sorted(hops)}")
+            if node not in nodes:
+                raise _Broken(f"query {i + 1} asks about a node that has no edge")
+            right = node
+            for _ in range(k % n):
+                right = successor[right]
+            if answer != right:
+                raise _Broken(f"answer {i + 1} is {list(answer)}, not {list(right)}")
+        _check_mask(ids, row.mask, example)
+        facts = {"n": n, "queries": len(row.queries), "ks": [k for k, _, _ in row.queries]}
+        for name, value in facts.items():
+            if name in example and example[name] != value:
+                raise _Broken(f"{name} is {example[name]}, not {value}")
+    except KeyError as missing:
+        return Verdict(f"the row has no {missing}")
+    except _Broken as broken:
+        return Verdict(str(broken))
+    return Verdict()
+
+
+def _check_mask(ids: list[int], right: list[bool], example: Mapping[str, Any]) -> None:
+    mask = [bool(m) for m in example["loss_mask"]]
+    if len(mask) != len(ids):
+        raise _Broken(f"loss_mask has {len(mask)} entries for {len(ids)} tokens")
+    for at, (have, want) in enumerate(zip(mask, right, strict=True)):
+        if have != want:
+            raise _Broken(f"loss_mask is {int(have)} at {at}; legal: {int(want)}")
+    if "labels" in example:
+        for at, (label, token, on) in enumerate(zip(example["labels"], ids, mask, strict=True)):
+            if int(label) != (token if on else -100):
+                raise _Broken(f"label {int(label)} at {at}; legal: {token if on else -100}")

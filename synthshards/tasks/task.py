@@ -1,0 +1,231 @@
+"""What every task shares: the face that DESIGN calls "programmatic". A task file adds law, checker and names."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from .. import spec
+from ..errors import UsageError
+from ..params import TaskParams, parse
+from ..ragged import RaggedBatch
+from ..rng import key_from_rng, key_of
+
+if TYPE_CHECKING:
+    from torch.utils.data import IterableDataset
+
+Row: TypeAlias = dict[str, Any]
+
+#: Rows generated at a time by the row iterators.
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of a check: true when valid, otherwise `reason` says in one line what is wrong."""
+
+    reason: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named parameter set: what it is, and the mean length of its rows in tokens (bytes for text tasks)."""
+
+    params: Mapping[str, Any]
+    about: str
+    mean_length: float
+
+
+class Buffers:
+    """Arrays that one caller uses again for every batch, because fresh pages cost a tenth of the time and more.
+
+    A batch generated into buffers is valid until the next batch is generated into them.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, size: int, dtype: Any) -> np.ndarray:
+        """An uninitialised 1-D array of at least `size` elements of `dtype`."""
+        held = self._arrays.get(name)
+        if held is None or held.size < size or held.dtype != np.dtype(dtype):
+            held = self._arrays[name] = np.empty(size + size // 4, dtype)
+        return held
+
+
+class Task:
+    """A law of rows. Sample i is a pure function of (task, version, params, seed, split, i).
+
+    Args:
+        params: parameters by name; unknown names, wrong types and illegal values raise `UsageError`.
+        **overrides: the same as keywords.
+
+    Subclasses set `name`, `version`, `Params`, `presets` and define `columns`, `generate`, `validate_example`,
+    `score_answer` and `token_name`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Params: ClassVar[type[TaskParams]]
+    presets: ClassVar[Mapping[str, Preset]]
+    #: The fact that `overlap` counts shared rows by.
+    size_fact: ClassVar[str]
+
+    def __init__(self, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> None:
+        self.params: Any = parse(self.Params, {**(params or {}), **overrides}, self.name)
+        self._keys: dict[tuple[int, str], np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{name}={value!r}" for name, value in self.params.canonical().items())
+        return f"{type(self).__name__}({changed})"
+
+    # What a task defines -------------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column name → kind (see `synthshards.ragged.KINDS`), in the order of the schema."""
+        raise NotImplementedError
+
+    @property
+    def num_examples(self) -> int | None:
+        """Number of rows of a finite task, None for an endless one."""
+        return None
+
+    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
+        """The rows of `indices` (uint64 [rows], any order) under `key` (uint64 [2])."""
+        raise NotImplementedError
+
+    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+        """Whether a row obeys this task's law, checked without the generator's code."""
+        raise NotImplementedError
+
+    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
+        """Whether generated tokens answer `example` rightly; `reason` says why not."""
+        raise NotImplementedError
+
+    def token_name(self, token: int) -> str:
+        """The printed name of one token id."""
+        raise NotImplementedError
+
+    # What follows from it ------------------------------------------------------------------------------------------
+
+    def key(self, seed: int, split: str) -> np.ndarray:
+        """The stream key (uint64 [2]) of this task's rows of `seed` and `split`."""
+        key = self._keys.get((seed, split))
+        if key is None:
+            key = self._keys[seed, split] = key_of(spec.Identity.of(self, seed, split).digest)
+        return key
+
+    def batch(
+        self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None
+    ) -> RaggedBatch:
+        """Rows start..start+count-1 of (seed, split) as a ragged batch.
+
+        Returns:
+            A batch whose `input_ids` (uint16 or uint32 [tokens]), `loss_mask` (bool [tokens]) and `offsets`
+            (int64 [count + 1]) hold the rows end to end. With `buffers` it is valid until their next use.
+
+        Raises:
+            UsageError: start or count out of range.
+        """
+        self.check_range(start, count)
+        indices = np.arange(start, start + count, dtype=np.uint64)
+        return self.generate(self.key(seed, split), indices, buffers or Buffers())
+
+    def check_range(self, start: int, count: int) -> None:
+        """Raise `UsageError` unless rows start..start+count-1 exist."""
+        limit = self.num_examples if self.num_examples is not None else 1 << 63
+        if start < 0 or count < 0 or start + count > limit:
+            raise UsageError(
+                f"{self.name}: rows {start}..{start + count - 1} asked for; legal: 0..{limit - 1}"
+            )
+
+    def example(self, seed: int, split: str, i: int) -> Row:
+        """Row i of (seed, split): `input_ids` and `labels` int64 arrays, `loss_mask` bool array, facts as values."""
+        return next(self.batch(seed, split, i, 1).rows())
+
+    def take(self, seed: int, count: int) -> list[Row]:
+        """The first `count` rows of split "train"."""
+        return list(self.iter_examples(seed, count))
+
+    def iter_examples(self, seed: int, num_examples: int | None = None) -> Iterator[Row]:
+        """Rows 0, 1, 2 … of split "train", endless unless `num_examples` is given: those of the shards of `seed`."""
+        stop = num_examples if num_examples is not None else self.num_examples
+        if num_examples is not None:
+            self.check_range(0, num_examples)
+        at, buffers = 0, Buffers()
+        while stop is None or at < stop:
+            count = _CHUNK if stop is None else min(_CHUNK, stop - at)
+            yield from self.batch(seed, "train", at, count, buffers=buffers).rows()
+            at += count
+
+    def iterable(self, seed: int, num_examples: int | None = None) -> IterableDataset[Row]:
+        """A torch IterableDataset of the rows of `iter_examples` as tensors, split over DataLoader workers.
+
+        Raises:
+            UsageError: torch is not installed.
+        """
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            raise UsageError("iterable() needs torch; install it with: pip install 'synthshards[torch]'") from None
+        from importlib import import_module
+
+        make: Callable[..., Any] = import_module("synthshards.loaders.iterable").TaskIterable
+        return make(self, seed, num_examples)  # type: ignore[no-any-return]
+
+    def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
+        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`.
+
+        Raises:
+            UsageError: rng is neither an int nor a `random.Random` nor a `numpy.random.Generator`.
+        """
+        indices = np.zeros(1, np.uint64)
+        return next(self.generate(key_from_rng(rng), indices, Buffers()).rows())
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The names of token ids, one a token."""
+        return [self.token_name(int(token)) for token in ids]
+
+
+def token_rows(
+    fill: Callable[..., Any],
+    dtype: str,
+    rows: int,
+    mean: float,
+    longest: int,
+    buffers: Buffers,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run a token kernel until all rows are made, enlarging its buffers as needed.
+
+    `fill(first, input_ids, loss_mask, offsets)` writes rows first, first+1 … at offsets[first] … as long as another
+    row surely fits, and returns the number of rows that stand. A row is a pure function of its index, so going on
+    with more room gives the same rows.
+
+    Args:
+        mean, longest: tokens of an average row, and of the longest possible one (padding of wide stores included).
+
+    Returns:
+        input_ids [tokens], loss_mask [tokens] and offsets int64 [rows + 1] (views of the buffers).
+    """
+    offsets = buffers.take("offsets", rows + 1, np.int64)[: rows + 1]
+    offsets[0] = 0
+    capacity = int(rows * mean * 1.1) + longest
+    ids, mask = buffers.take("input_ids", capacity, dtype), buffers.take("loss_mask", capacity, np.bool_)
+    done = fill(0, ids, mask, offsets)
+    while done < rows:
+        used = int(offsets[done])
+        capacity = max(2 * ids.size, used + longest)
+        kept_ids, kept_mask = ids[:used].copy(), mask[:used].copy()
+        ids, mask = buffers.take("input_ids", capacity, dtype), buffers.take("loss_mask", capacity, np.bool_)
+        ids[:used], mask[:used] = kept_ids, kept_mask
+        done = fill(done, ids, mask, offsets)
+    total = int(offsets[rows])
+    return ids[:total], mask[:total], offsets
