@@ -1,0 +1,51 @@
+"""synthshards: deterministic, self-proving shards of synthetic tasks for language-model pretraining research.
+
+Sample i is a pure function of (task, task version, params, seed, split, i). Everything else (shards, formats, workers,
+machines, batches) only decides where its bytes land and when.
+
+The public names are listed below; each is loaded when first used, so that ``import synthshards`` costs nothing and
+the core never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .catalog import make_task as make_task
+    from .errors import DataError as DataError
+    from .errors import HealWarning as HealWarning
+    from .errors import SynthshardsError as SynthshardsError
+    from .errors import UsageError as UsageError
+    from .ragged import RaggedBatch as RaggedBatch
+    from .tasks.depo import DepoTask as DepoTask
+    from .tasks.task import Task as Task
+
+#: Public name → module that defines it.
+_PUBLIC = {
+    "DataError": "errors",
+    "DepoTask": "tasks.depo",
+    "HealWarning": "errors",
+    "RaggedBatch": "ragged",
+    "SynthshardsError": "errors",
+    "Task": "tasks.task",
+    "UsageError": "errors",
+    "make_task": "catalog",
+}
+
+__all__ = ["DataError", "DepoTask", "HealWarning", "RaggedBatch", "SynthshardsError", "Task", "UsageError", "make_task"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'synthshards' has no attribute {name!r}")
+    value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

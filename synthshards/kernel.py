@@ -17,12 +17,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from numba.core import caching
 
-F = TypeVar("F", bound=Callable[..., Any])
 JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
 
 
@@ -93,18 +92,18 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def kernel(fn: F) -> F:
+def kernel(fn: Callable[..., Any]) -> Any:
     """Compile `fn` with Numba: GIL released, cached, integer division without Python's zero checks."""
     if JIT_DISABLED:
         return fn
     dispatcher = numba.njit(nogil=True, error_model="numpy")(fn)
     with contextlib.suppress(OSError, RuntimeError):  # nowhere to cache: compile in every process
         dispatcher._cache = _KernelCache(fn)
-    return dispatcher  # type: ignore[no-any-return]
+    return dispatcher
 
 
-def helper(fn: F) -> F:
+def helper(fn: Callable[..., Any]) -> Any:
     """Compile `fn` to be inlined into the kernels that call it. Never cached on its own."""
     if JIT_DISABLED:
         return fn
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(fn)  # type: ignore[no-any-return]
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(fn)

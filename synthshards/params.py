@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -17,6 +17,9 @@ from .errors import UsageError, nearest
 
 class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every task's parameters. `check` refuses combinations that no single field's range excludes."""
+
+    #: Names of the parameters added after the task's first release.
+    later: ClassVar[frozenset[str]] = frozenset()
 
     def check(self) -> None:
         """Raise `UsageError` for an impossible combination."""
@@ -27,7 +30,7 @@ class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         A parameter added after a task's first release is listed in the task's `later` and appears only where it
         differs from its default, so that new options never change old identities.
         """
-        later = getattr(type(self), "later", frozenset())
+        later = self.later
         fields = msgspec.structs.fields(type(self))
         return {
             f.name: getattr(self, f.name) for f in fields if f.name not in later or getattr(self, f.name) != f.default

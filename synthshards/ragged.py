@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,9 @@ class Column:
         bounds = self.offsets.tolist()
         if self.kind == "string":
             data = self.values.tobytes()
-            return [data[a:b].decode() for a, b in zip(bounds, bounds[1:], strict=False)]
+            return [data[a:b].decode() for a, b in pairwise(bounds)]
         flat = self.values.tolist()
-        return [flat[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [flat[a:b] for a, b in pairwise(bounds)]
 
 
 def concat_columns(parts: Sequence[Column]) -> Column:

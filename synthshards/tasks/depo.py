@@ -25,8 +25,8 @@ from ..params import TaskParams
 from ..ragged import Column, RaggedBatch, offsets_of
 from ..rng import mulhi, stream, word_for
 from .sizes import draw_size, size_law
-from .task import Buffers, Preset, Task, Verdict, token_rows
-from .words import check_words, draw_words, law_args, put_word, word_law
+from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, token_rows
+from .words import check_words, draw_words, law_args, put_rest, put_word, word_law
 
 Word: TypeAlias = tuple[int, ...]
 _1 = np.uint64(1)
@@ -90,7 +90,7 @@ class DepoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def _fill(
     key: Any, indices: Any, first: Any, ids: Any, mask: Any, offsets: Any, n_out: Any, queries_out: Any, ks_out: Any,
     hops: Any, thresholds: Any, guide: Any, law: Any, slot_word: Any, table: Any, table_lengths: Any, cells: Any,
-    N: Any, M: Any, qa: Any, separator: Any, special: Any,
+    N: Any, M: Any, max_tlen: Any, qa: Any, separator: Any, special: Any,
 ) -> Any:  # fmt: skip
     """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
 
@@ -107,7 +107,7 @@ def _fill(
     stamps = np.zeros(cells, np.uint32)
     extra = 1 if separator else 0
     choices = np.uint64(hops.size)
-    k_at = 0
+    k_at: Any = 0
     for r in range(first):
         k_at += np.int64(queries_out[r])
     at = offsets[first]
@@ -117,7 +117,7 @@ def _fill(
         if qa:
             n = N
         queries = min(n, M)
-        if at + 1 + n * (extra + 2 * width) + queries * 2 * (1 + width) > ids.size:
+        if at + 1 + n * (extra + 2 * max_tlen) + queries * 2 * (1 + max_tlen) + width > ids.size:
             return r
         s = draw_words(s, n, law, node_row, slot_word, spelling, lengths, seen, stamps, np.uint32(r - first + 1))
         node_row[n] = node_row[0]  # the cycle closes
@@ -149,8 +149,11 @@ def _fill(
                     ids[at] = sep
                     at += 1
                 for node in (a, a + 1):
-                    put_word(ids, at, spelling, node_row[node])
-                    at += lengths[node_row[node]]
+                    word = node_row[node]
+                    put_word(ids, at, spelling, word)
+                    if width > 8:
+                        put_rest(ids, at, spelling, word, lengths[word])
+                    at += lengths[word]
         # The mask: zero up to here, then set behind each query. (One memset, as the compiler sees it.)
         mask[start:at] = False
         for q in range(queries):
@@ -162,17 +165,16 @@ def _fill(
             a = np.int64(order[j])
             order[j] = order[q]
             order[q] = a
-            b = (a + k) % n
-            quiet = at
-            ids[at] = query_base + k
-            put_word(ids, at + 1, spelling, node_row[a])
-            at += 1 + lengths[node_row[a]]
-            mask[quiet:at] = False
-            loud = at
-            ids[at] = ans
-            put_word(ids, at + 1, spelling, node_row[b])
-            at += 1 + lengths[node_row[b]]
-            mask[loud:at] = True
+            target = (a + k) % n
+            for side in range(2):  # the query and its node are quiet, <ans> and the answer count
+                word = node_row[target if side else a]
+                begin = at
+                ids[at] = ans if side else query_base + k
+                put_word(ids, at + 1, spelling, word)
+                if width > 8:
+                    put_rest(ids, at + 1, spelling, word, lengths[word])
+                at += 1 + lengths[word]
+                mask[begin:at] = side == 1
             ks_out[k_at] = k
             k_at += 1
         n_out[r] = n
@@ -191,7 +193,7 @@ class DepoTask(Task):
     presets: ClassVar[Mapping[str, Preset]] = {
         **{
             f"depo1-{N}": Preset({"N": N}, f"Depo1: up to {N} nodes, words of 1-2 tokens, 1..8 steps", mean)
-            for N, mean in ((225, 283.9), (300, 357.0), (375, 427.0))
+            for N, mean in ((225, 283.8), (300, 358.2), (375, 432.1))
         },
         **{
             f"depo2-{N}": Preset(
@@ -199,16 +201,14 @@ class DepoTask(Task):
                 f"Depo2: up to {N} nodes, words of 5-7 tokens, 1..16 steps",
                 mean,
             )
-            for N, mean in ((75, 500.0), (100, 600.0), (125, 700.0))
+            for N, mean in ((75, 456.7), (100, 549.3), (125, 639.1))
         },
     }
 
     @property
     def _id_dtype(self) -> str:
         p = self.params
-        top = max(
-            2 * p.mini_vocab, p.bos_token_id, p.separator_token_id, p.query_token_base + p.K, p.answer_token_id
-        )
+        top = max(2 * p.mini_vocab, p.bos_token_id, p.separator_token_id, p.query_token_base + p.K, p.answer_token_id)
         return "uint16" if top < 1 << 16 else "uint32"
 
     @property
@@ -230,13 +230,13 @@ class DepoTask(Task):
         n = np.empty(rows, np.uint16)
         ks = np.empty(rows * min(p.N, p.M), np.uint16)
         queries = np.empty(rows, np.uint16)
-        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + min(p.N, p.M) * 2 * (1 + p.max_tlen) + 2 * law.width
+        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + min(p.N, p.M) * 2 * (1 + p.max_tlen) + law.width
 
         def fill(first: int, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray) -> int:
             done: int = _fill(
                 key, indices, first, ids, mask, offsets, n, queries, ks, hops, thresholds, guide,
                 law_args(law), law.slot_word, law.spelling, law.lengths, 1 << law.hash_bits,
-                p.N, p.M, p.qa, p.separator,
+                p.N, p.M, p.max_tlen, p.qa, p.separator,
                 (p.bos_token_id, p.separator_token_id, p.query_token_base, p.answer_token_id),
             )  # fmt: skip
             return done
@@ -272,7 +272,7 @@ class DepoTask(Task):
         """Parse a row and check every clause of the law.
 
         Args:
-            example: `input_ids` and `loss_mask` (sequences); `labels`, `n`, `queries` and `ks` are checked when present.
+            example: `input_ids` and `loss_mask`, sequences; `labels`, `n`, `queries` and `ks` are checked when present.
         """
         return _check(self.params, example)
 
@@ -287,7 +287,7 @@ class DepoTask(Task):
         try:
             parsed = _parse(self.params, [int(t) for t in example["input_ids"]])
             words = _split_words(self.params, [int(t) for t in answer_ids if int(t) != self.params.answer_token_id])
-        except _Broken as broken:
+        except BrokenLaw as broken:
             return Verdict(str(broken))
         gold = [answer for _k, _q, answer in parsed.queries]
         wanted = gold if len(words) == len(gold) else gold[-1:]
@@ -297,10 +297,6 @@ class DepoTask(Task):
             if word != right:
                 return Verdict(f"answer {i + 1} is {list(word)}, not {list(right)}")
         return Verdict()
-
-
-class _Broken(ValueError):
-    """A clause of the law that a row breaks."""
 
 
 @dataclass(frozen=True)
@@ -315,12 +311,12 @@ def _word_at(p: DepoParams, ids: Sequence[int], at: int) -> tuple[Word, int]:
     V = p.mini_vocab
     for end in range(at, len(ids)):
         if not 1 <= ids[end] <= 2 * V:
-            raise _Broken(f"token {ids[end]} at {end} stands where a word token 1..{2 * V} belongs")
+            raise BrokenLaw(f"token {ids[end]} at {end} stands where a word token 1..{2 * V} belongs")
         if ids[end] > V:
             if not p.min_tlen <= end + 1 - at <= p.max_tlen:
-                raise _Broken(f"word at {at} has {end + 1 - at} tokens; legal: {p.min_tlen}..{p.max_tlen}")
+                raise BrokenLaw(f"word at {at} has {end + 1 - at} tokens; legal: {p.min_tlen}..{p.max_tlen}")
             return tuple(ids[at : end + 1]), end + 1
-    raise _Broken(f"word at {at} does not end")
+    raise BrokenLaw(f"word at {at} does not end")
 
 
 def _split_words(p: DepoParams, ids: Sequence[int]) -> list[Word]:
@@ -333,13 +329,13 @@ def _split_words(p: DepoParams, ids: Sequence[int]) -> list[Word]:
 
 def _parse(p: DepoParams, ids: Sequence[int]) -> _Parsed:
     if not ids or ids[0] != p.bos_token_id:
-        raise _Broken(f"the row does not start with <bos> ({p.bos_token_id})")
+        raise BrokenLaw(f"the row does not start with <bos> ({p.bos_token_id})")
     at, edges, queries = 1, [], []
     query_ids = range(p.query_token_base + 1, p.query_token_base + p.K + 1)
     while at < len(ids) and ids[at] not in query_ids:
         if p.separator:
             if ids[at] != p.separator_token_id:
-                raise _Broken(f"token {ids[at]} at {at} stands where <sep> belongs")
+                raise BrokenLaw(f"token {ids[at]} at {at} stands where <sep> belongs")
             at += 1
         tail, at = _word_at(p, ids, at)
         head, at = _word_at(p, ids, at)
@@ -347,11 +343,11 @@ def _parse(p: DepoParams, ids: Sequence[int]) -> _Parsed:
     mask = [False] * at
     while at < len(ids):
         if ids[at] not in query_ids:
-            raise _Broken(f"token {ids[at]} at {at} stands where a query belongs")
+            raise BrokenLaw(f"token {ids[at]} at {at} stands where a query belongs")
         k, begin = ids[at] - p.query_token_base, at
         node, at = _word_at(p, ids, at + 1)
         if at >= len(ids) or ids[at] != p.answer_token_id:
-            raise _Broken(f"no <ans> at {at}")
+            raise BrokenLaw(f"no <ans> at {at}")
         answer_at = at
         answer, at = _word_at(p, ids, at + 1)
         mask += [False] * (answer_at - begin) + [True] * (at - answer_at)
@@ -365,52 +361,39 @@ def _check(p: DepoParams, example: Mapping[str, Any]) -> Verdict:
         row = _parse(p, ids)
         n, nodes = len(row.edges), {tail for tail, _ in row.edges}
         if not (n == p.N if p.qa else 3 <= n <= p.N):
-            raise _Broken(f"{n} edges; legal: {p.N if p.qa else f'3..{p.N}'}")
+            raise BrokenLaw(f"{n} edges; legal: {p.N if p.qa else f'3..{p.N}'}")
         if len(nodes) < n:
-            raise _Broken("a node has two edges out of it")
+            raise BrokenLaw("a node has two edges out of it")
         successor = dict(row.edges)
         if set(successor.values()) != nodes:
-            raise _Broken("a node has no edge into it")
+            raise BrokenLaw("a node has no edge into it")
         at, steps = successor[row.edges[0][0]], 1
         while at != row.edges[0][0]:
             at, steps = successor[at], steps + 1
         if steps != n:
-            raise _Broken(f"the edges form several cycles, one of {steps} nodes; legal: one cycle of {n}")
+            raise BrokenLaw(f"the edges form several cycles, one of {steps} nodes; legal: one cycle of {n}")
         if len(row.queries) != min(n, p.M):
-            raise _Broken(f"{len(row.queries)} queries; legal: {min(n, p.M)}")
+            raise BrokenLaw(f"{len(row.queries)} queries; legal: {min(n, p.M)}")
         if len({node for _, node, _ in row.queries}) < len(row.queries):
-            raise _Broken("a node is queried twice")
+            raise BrokenLaw("a node is queried twice")
         hops = set(p.hops())
         for i, (k, node, answer) in enumerate(row.queries):
             if k not in hops:
-                raise _Broken(f"query {i + 1} asks for {k} steps; legal: {sorted(hops)}")
+                raise BrokenLaw(f"query {i + 1} asks for {k} steps; legal: {sorted(hops)}")
             if node not in nodes:
-                raise _Broken(f"query {i + 1} asks about a node that has no edge")
+                raise BrokenLaw(f"query {i + 1} asks about a node that has no edge")
             right = node
             for _ in range(k % n):
                 right = successor[right]
             if answer != right:
-                raise _Broken(f"answer {i + 1} is {list(answer)}, not {list(right)}")
-        _check_mask(ids, row.mask, example)
+                raise BrokenLaw(f"answer {i + 1} is {list(answer)}, not {list(right)}")
+        check_mask(ids, row.mask, example)
         facts = {"n": n, "queries": len(row.queries), "ks": [k for k, _, _ in row.queries]}
         for name, value in facts.items():
             if name in example and example[name] != value:
-                raise _Broken(f"{name} is {example[name]}, not {value}")
+                raise BrokenLaw(f"{name} is {example[name]}, not {value}")
     except KeyError as missing:
         return Verdict(f"the row has no {missing}")
-    except _Broken as broken:
+    except BrokenLaw as broken:
         return Verdict(str(broken))
     return Verdict()
-
-
-def _check_mask(ids: list[int], right: list[bool], example: Mapping[str, Any]) -> None:
-    mask = [bool(m) for m in example["loss_mask"]]
-    if len(mask) != len(ids):
-        raise _Broken(f"loss_mask has {len(mask)} entries for {len(ids)} tokens")
-    for at, (have, want) in enumerate(zip(mask, right, strict=True)):
-        if have != want:
-            raise _Broken(f"loss_mask is {int(have)} at {at}; legal: {int(want)}")
-    if "labels" in example:
-        for at, (label, token, on) in enumerate(zip(example["labels"], ids, mask, strict=True)):
-            if int(label) != (token if on else -100):
-                raise _Broken(f"label {int(label)} at {at}; legal: {token if on else -100}")

@@ -34,6 +34,10 @@ class Verdict:
         return self.reason is None
 
 
+class BrokenLaw(ValueError):  # noqa: N818 (a checker's finding, not an error of the program)
+    """A clause of the law that a row breaks; its text is the verdict's reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """A named parameter set: what it is, and the mean length of its rows in tokens (bytes for text tasks)."""
@@ -123,9 +127,7 @@ class Task:
             key = self._keys[seed, split] = key_of(spec.Identity.of(self, seed, split).digest)
         return key
 
-    def batch(
-        self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None
-    ) -> RaggedBatch:
+    def batch(self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None) -> RaggedBatch:
         """Rows start..start+count-1 of (seed, split) as a ragged batch.
 
         Returns:
@@ -143,9 +145,7 @@ class Task:
         """Raise `UsageError` unless rows start..start+count-1 exist."""
         limit = self.num_examples if self.num_examples is not None else 1 << 63
         if start < 0 or count < 0 or start + count > limit:
-            raise UsageError(
-                f"{self.name}: rows {start}..{start + count - 1} asked for; legal: 0..{limit - 1}"
-            )
+            raise UsageError(f"{self.name}: rows {start}..{start + count - 1} asked for; legal: 0..{limit - 1}")
 
     def example(self, seed: int, split: str, i: int) -> Row:
         """Row i of (seed, split): `input_ids` and `labels` int64 arrays, `loss_mask` bool array, facts as values."""
@@ -229,3 +229,17 @@ def token_rows(
         done = fill(done, ids, mask, offsets)
     total = int(offsets[rows])
     return ids[:total], mask[:total], offsets
+
+
+def check_mask(ids: Sequence[int], right: Sequence[bool], example: Mapping[str, Any]) -> None:
+    """Raise `BrokenLaw` unless the example's `loss_mask` is `right`, and its `labels`, if any, follow from it."""
+    mask = [bool(m) for m in example["loss_mask"]]
+    if len(mask) != len(ids):
+        raise BrokenLaw(f"loss_mask has {len(mask)} entries for {len(ids)} tokens")
+    for at, (have, want) in enumerate(zip(mask, right, strict=True)):
+        if have != want:
+            raise BrokenLaw(f"loss_mask is {int(have)} at {at}; legal: {int(want)}")
+    if "labels" in example:
+        for at, (label, token, on) in enumerate(zip(example["labels"], ids, mask, strict=True)):
+            if int(label) != (token if on else -100):
+                raise BrokenLaw(f"label {int(label)} at {at}; legal: {token if on else -100}")

@@ -139,13 +139,13 @@ def _fill_table(V: Any, shortest: Any, longest: Any, slot_word: Any, spelling: A
     power = _1
     for _ in range(longest):
         power *= V
-    first = np.int64(0)
+    first: Any = np.int64(0)
     slot = _0
     for length in range(shortest, longest + 1):
         per_word = _1
         for _ in range(longest - length):
             per_word *= V
-        last = -1
+        last: Any = -1
         for i in range(np.int64(power)):
             word = first + np.int64(np.uint64(i) // per_word)
             if word != last:
@@ -158,7 +158,16 @@ def _fill_table(V: Any, shortest: Any, longest: Any, slot_word: Any, spelling: A
 
 @helper
 def draw_words(
-    s: Any, n: Any, law: Any, node_row: Any, slot_word: Any, scratch: Any, scratch_length: Any, seen: Any, stamps: Any, stamp: Any
+    s: Any,
+    n: Any,
+    law: Any,
+    node_row: Any,
+    slot_word: Any,
+    scratch: Any,
+    scratch_length: Any,
+    seen: Any,
+    stamps: Any,
+    stamp: Any,
 ) -> Any:
     """Draw n distinct words; node i's spelling is row node_row[i] of the table (or of `scratch` without one).
 
@@ -222,3 +231,10 @@ def put_word(out: Any, at: Any, spelling: Any, row: Any) -> None:
     e, f, g, h = spelling[r, 4], spelling[r, 5], spelling[r, 6], spelling[r, 7]
     out[o], out[o + _1], out[o + _2], out[o + _3] = a, b, c, d
     out[o + _4], out[o + _5], out[o + _6], out[o + _7] = e, f, g, h
+
+
+@helper
+def put_rest(out: Any, at: Any, spelling: Any, row: Any, length: Any) -> None:
+    """Copy what `put_word` leaves of a word longer than eight tokens."""
+    for i in range(8, length):
+        out[at + i] = spelling[row, i]
