@@ -81,11 +81,16 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
+            # Two processes that fill an empty cache at once can leave an index that names the other's file.
+            if found is None or found.signature.args == tuple(sig):
+                return found
         except Exception:  # any unreadable entry: delete it, compile again
+            pass
+        with contextlib.suppress(OSError):  # in a read-only folder it stays, and is passed over each time
             for entry in Path(self.cache_path).glob(f"{self._impl.filename_base}.*"):
                 entry.unlink(missing_ok=True)
-            return None
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):  # a read-only or full cache folder costs time, never rows

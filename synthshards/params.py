@@ -102,7 +102,8 @@ def describe(cls: type[TaskParams]) -> list[dict[str, Any]]:
 
 def legal(hint: Any) -> str:
     """The legal values of a type hint in words: ``int 3..65535``, ``true or false``, ``int 1..8 or null``."""
-    alternatives = [a for a in get_args(hint) if a is not type(None)] if _optional(hint) else [hint]
+    union = get_args(hint)[0] if _is_annotated(hint) and _optional(hint) else hint
+    alternatives = [a for a in get_args(union) if a is not type(None)] if _optional(hint) else [hint]
     words = []
     for alternative in alternatives:
         base = get_args(alternative)[0] if _is_annotated(alternative) else alternative

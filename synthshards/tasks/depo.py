@@ -60,7 +60,10 @@ class DepoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise UsageError(f"depo: fixed_k={self.fixed_k} exceeds K={self.K}; legal: 1..{self.K} or null")
         queries = range(self.query_token_base + 1, self.query_token_base + self.K + 1)
         if queries[-1] > MAX_ID:
-            raise UsageError(f"depo: query_token_base={self.query_token_base} + K={self.K} exceeds {MAX_ID}")
+            raise UsageError(
+                f"depo: query_token_base={self.query_token_base} + K={self.K} exceeds {MAX_ID}; "
+                f"legal: query_token_base 0..{MAX_ID - self.K}"
+            )
         words = range(1, 2 * self.mini_vocab + 1)
         groups = {
             "word tokens (1..2*mini_vocab)": words,
@@ -255,7 +258,8 @@ class DepoTask(Task):
     def _mean_length(self) -> float:
         p = self.params
         nodes = p.N if p.qa else p.N / 2
-        return float(1 + nodes * (p.separator + p.min_tlen + p.max_tlen) + p.M * (2 + p.min_tlen + p.max_tlen))
+        queries = min(nodes, p.M)
+        return float(1 + nodes * (p.separator + p.min_tlen + p.max_tlen) + queries * (2 + p.min_tlen + p.max_tlen))
 
     def token_name(self, token: int) -> str:
         """`<bos>`, `<sep>`, `<query_k>`, `<ans>`; a word token is its number, and ends a word above mini_vocab."""
@@ -286,7 +290,7 @@ class DepoTask(Task):
         """
         try:
             parsed = _parse(self.params, [int(t) for t in example["input_ids"]])
-            words = _split_words(self.params, [int(t) for t in answer_ids if int(t) != self.params.answer_token_id])
+            words = _split_answers(self.params, [int(t) for t in answer_ids])
         except BrokenLaw as broken:
             return Verdict(str(broken))
         gold = [answer for _k, _q, answer in parsed.queries]
@@ -319,10 +323,10 @@ def _word_at(p: DepoParams, ids: Sequence[int], at: int) -> tuple[Word, int]:
     raise BrokenLaw(f"word at {at} does not end")
 
 
-def _split_words(p: DepoParams, ids: Sequence[int]) -> list[Word]:
+def _split_answers(p: DepoParams, ids: Sequence[int]) -> list[Word]:
     words, at = [], 0
     while at < len(ids):
-        word, at = _word_at(p, ids, at)
+        word, at = _word_at(p, ids, at + (ids[at] == p.answer_token_id))
         words.append(word)
     return words
 

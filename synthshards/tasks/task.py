@@ -122,7 +122,7 @@ class Task:
 
     def key(self, seed: int, split: str) -> np.ndarray:
         """The stream key (uint64 [2]) of this task's rows of `seed` and `split`."""
-        key = self._keys.get((seed, split))
+        key = self._keys.get((seed, split)) if type(seed) is int else None  # 1.0 and True equal 1: let `of` refuse them
         if key is None:
             key = self._keys[seed, split] = key_of(spec.Identity.of(self, seed, split).digest)
         return key
@@ -217,14 +217,18 @@ def token_rows(
     """
     offsets = buffers.take("offsets", rows + 1, np.int64)[: rows + 1]
     offsets[0] = 0
-    capacity = int(rows * mean * 1.1) + longest
-    ids, mask = buffers.take("input_ids", capacity, dtype), buffers.take("loss_mask", capacity, np.bool_)
+
+    def room(capacity: int) -> tuple[np.ndarray, np.ndarray]:
+        ids, mask = buffers.take("input_ids", capacity, dtype), buffers.take("loss_mask", capacity, np.bool_)
+        size = min(ids.size, mask.size)  # they differ in buffers that have served ids of another width
+        return ids[:size], mask[:size]
+
+    ids, mask = room(int(rows * mean * 1.1) + longest)
     done = fill(0, ids, mask, offsets)
     while done < rows:
         used = int(offsets[done])
-        capacity = max(2 * ids.size, used + longest)
         kept_ids, kept_mask = ids[:used].copy(), mask[:used].copy()
-        ids, mask = buffers.take("input_ids", capacity, dtype), buffers.take("loss_mask", capacity, np.bool_)
+        ids, mask = room(max(2 * ids.size, used + longest))
         ids[:used], mask[:used] = kept_ids, kept_mask
         done = fill(done, ids, mask, offsets)
     total = int(offsets[rows])
