@@ -133,7 +133,7 @@ def _fill(
             order[i] = i
         left = n
         while left > 0:
-            steps = 6 if left <= 256 else (3 if left <= 65536 else 1)
+            steps = 6 if left <= 256 else 3  # their product stays below 2^48
             if steps > left:
                 steps = left
             product = _1
