@@ -40,13 +40,14 @@ class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 P = TypeVar("P", bound=TaskParams)
 
 
-def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = False) -> P:
+def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = False, check: bool = True) -> P:
     """Build and check the parameters `cls` from `values`.
 
     Args:
         cls: the task's parameter class.
         values: name → value; with ``text=True`` strings as typed on a command line are converted.
         where: what the message names, e.g. ``"depo"``.
+        check: also refuse impossible combinations.
 
     Raises:
         UsageError: unknown name, wrong type, value out of range, impossible combination.
@@ -65,7 +66,8 @@ def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = F
                 f"{where}: {name}={value!r} is not legal ({_reason(error)}); legal: {legal(hint)}"
             ) from None
     params = cls(**converted)
-    params.check()
+    if check:
+        params.check()
     return params
 
 

@@ -1,0 +1,51 @@
+"""A task as a torch IterableDataset: rows on the fly, split over DataLoader workers without repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from synthshards.ragged import BLOCK_ROWS
+from synthshards.tasks.task import Buffers, Task
+
+
+class TaskIterable(IterableDataset[dict[str, Any]]):
+    """Rows 0, 1, 2 … of (seed, split "train"): those of `Task.iter_examples`, as tensors.
+
+    Each row is a dict: `input_ids` and `labels` int64 [tokens], `loss_mask` bool [tokens], facts as Python values.
+    Under a DataLoader with W workers, worker w yields the blocks of 1,024 rows b with b mod W = w, so that together
+    they yield every row once (in another order than one process; `stream` keeps the order too).
+
+    Args:
+        task: what to generate.
+        seed: 0..2^64−1.
+        num_examples: rows in all; None is endless (or the whole of a finite task).
+
+    Raises:
+        UsageError: seed or num_examples out of range, at construction.
+    """
+
+    def __init__(self, task: Task, seed: int, num_examples: int | None = None) -> None:
+        super().__init__()
+        task.key(seed, "train")
+        if num_examples is not None:
+            task.check_range(0, num_examples)
+        self.task, self.seed = task, seed
+        self.num_examples = num_examples if num_examples is not None else task.num_examples
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        # Small sets are dealt in small blocks, so that no worker is left idle.
+        block = BLOCK_ROWS
+        if self.num_examples is not None:
+            block = max(1, min(block, -(-self.num_examples // step)))
+        at, buffers = first * block, Buffers()
+        while self.num_examples is None or at < self.num_examples:
+            count = block if self.num_examples is None else min(block, self.num_examples - at)
+            for row in self.task.batch(self.seed, "train", at, count, buffers=buffers).rows():
+                yield {name: torch.from_numpy(v) if hasattr(v, "dtype") else v for name, v in row.items()}
+            at += step * block

@@ -1,0 +1,1 @@
+"""Second floor: plans, builds and proofs of shards. Imports the core, never the loaders or training."""

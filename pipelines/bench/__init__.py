@@ -1,0 +1,1 @@
+"""Speeds on this machine, as ratios in one run."""

@@ -1,0 +1,260 @@
+"""Commands that build and prove: build, seal, verify, reproduce, overlap."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import click
+
+from synthshards.errors import DataError, UsageError
+from synthshards.formats import FORMATS
+from synthshards.inspect import task_from_text
+
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: the cores this process may use]"
+)
+ONLY = click.option("--only-shards", metavar="A-B", help="Make these shards alone; `seal` joins them.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def cores() -> int:
+    """Cores this process may use: its affinity, capped by the cgroup's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as limit:  # noqa: PTH123 (a kernel file)
+            quota, period = limit.read().split()
+        if quota != "max":
+            allowed = min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return allowed
+
+
+class RowCount(click.ParamType[Any]):
+    """A number of rows, or ``all``."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "all" or isinstance(value, int):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor all", param, ctx)
+
+
+@click.command()
+@click.argument("task")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--shards", type=int, help="Number of shards.")
+@click.option("--examples", type=RowCount(), help="Rows in all (`all` of a finite task); the last shard may be short.")
+@click.option("--shard-examples", type=int, help="Rows of a shard. [default: 16384]")
+@click.option("--seed", type=int, default=0, show_default=True, help="0..2^64-1; another seed is another stream.")
+@click.option("--split", default="train", show_default=True, help="train, eval …; another split is another stream.")
+@click.option("--out", help="Folder or URI. [default: data/TASK/SPLIT]")
+@click.option("--format", "format_", default="parquet", show_default=True, help=" | ".join(FORMATS))
+@click.option("--compression", help="Of the files; the format's default if left out.")
+@WORKERS
+@click.option("--executor", default="local", show_default=True, help="Where shards are made: local.")
+@ONLY
+@click.option("--overwrite", is_flag=True, help="Replace the dataset that stands there.")
+def build(
+    task: str,
+    overrides: tuple[str, ...],
+    shards: int | None,
+    examples: int | str | None,
+    shard_examples: int | None,
+    seed: int,
+    split: str,
+    out: str | None,
+    format_: str,
+    compression: str | None,
+    workers: int | None,
+    executor: str,
+    only_shards: str | None,
+    overwrite: bool,
+) -> None:
+    """Build shards of TASK (a task or preset name). Run the same command again to continue after a kill.
+
+    \b
+    Examples:
+      synthshards build depo --shards 64
+      synthshards build depo1-300 K=4 --examples 5000 --split eval
+      synthshards build depo --shards 64 --out s3://bucket/depo/train --only-shards 0-15
+    """
+    from .build import build as run
+    from .plan import make_plan
+
+    if executor != "local":
+        raise UsageError(f"--executor {executor!r}; legal: local")
+    plan = make_plan(
+        task_from_text(task, overrides),
+        seed=seed,
+        split=split,
+        shards=shards,
+        examples=examples,
+        shard_examples=shard_examples,
+        format=format_,
+        compression=compression,
+    )
+    target = out or f"data/{task}/{split}"
+    with interruptible():
+        report = run(
+            plan, target, workers=workers or cores(), only_shards=only_shards, overwrite=overwrite, quiet=False
+        )
+    _say(target, report)
+
+
+def _say(target: str, report: Any) -> None:
+    if report.manifest is None:
+        click.echo(f"{target}: {report.made} shards made, {report.kept} stood already; {report.summary}")
+        click.echo(f"when all shards are made: synthshards seal {target}")
+        return
+    kept = f", {report.kept} kept" if report.kept else ""
+    click.echo(f"{target}: {report.made} shards made{kept}; {report.summary}")
+    click.echo(f"fingerprint {report.manifest.identity.fingerprint}")
+
+
+class interruptible:  # noqa: N801 (a context manager)
+    """Turn SIGTERM into the same orderly stop as Ctrl-C, while a build runs."""
+
+    def __enter__(self) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        self._old = signal.signal(signal.SIGTERM, stop)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._old)
+
+
+@click.command()
+@click.argument("out")
+def seal(out: str) -> None:
+    """Join the shards that --only-shards runs made in OUT into a finished dataset.
+
+    \b
+    Example:
+      synthshards seal s3://bucket/depo/train
+    """
+    from .build import seal as run
+
+    manifest = run(out)
+    click.echo(f"{out}: {len(manifest.shards)} shards, {manifest.examples:,} rows; sealed")
+    click.echo(f"fingerprint {manifest.identity.fingerprint}")
+
+
+@click.command()
+@click.argument("out")
+@click.option("--rederive", is_flag=True, help="Generate the rows again and compare them.")
+@click.option("--sample", type=float, help="Share of the rows to rederive, a fixed choice; implies --rederive.")
+@WORKERS
+@JSON
+def verify(out: str, rederive: bool, sample: float | None, workers: int | None, as_json: bool) -> None:
+    """Check every shard of OUT: size, sha256, columns, rows, content. Names each bad file; exit code 1 if there is one.
+
+    \b
+    Examples:
+      synthshards verify data/depo/train
+      synthshards verify data/depo/train --rederive --sample 0.01
+    """
+    from .verify import verify as run
+
+    if sample is not None and not 0 < sample <= 1:
+        raise UsageError(f"--sample {sample}; legal: above 0, at most 1")
+    findings = run(
+        out,
+        rederive=rederive or sample is not None,
+        sample=1.0 if sample is None else sample,
+        workers=workers or cores(),
+        quiet=as_json,
+    )
+    if as_json:
+        problems = [{"path": path, "problem": problem} for path, problem in findings.problems]
+        document = {
+            "ok": findings.ok,
+            "shards": problems,
+            "notes": findings.notes,
+            "checked": findings.shards,
+            "rederived": findings.rederived,
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for path, problem in findings.problems:
+            click.echo(f"{path}: {problem}")
+        for note in findings.notes:
+            click.echo(f"note: {note} is no part of the dataset")
+        if findings.ok:
+            again = f", {findings.rederived:,} rows generated again and equal" if findings.rederived else ""
+            click.echo(f"{out}: ok, {findings.shards} shards; {findings.summary}{again}")
+    if not findings.ok:
+        names = ", ".join(path for path, _ in findings.problems[:3]) + (" …" if len(findings.problems) > 3 else "")
+        raise DataError(f"{out}: {len(findings.problems)} bad: {names}")
+
+
+@click.command()
+@click.argument("manifest")
+@click.option("--out", required=True, help="Folder or URI for the rows.")
+@click.option("--format", "format_", help=f"Another format than the manifest's: {' | '.join(FORMATS)}")
+@ONLY
+@WORKERS
+def reproduce(manifest: str, out: str, format_: str | None, only_shards: str | None, workers: int | None) -> None:
+    """Generate the rows that MANIFEST (a file, or a folder that has one) describes, and prove that they are the same.
+
+    \b
+    Example:
+      synthshards reproduce eval-manifest.json --out data/eval
+    """
+    from .reproduce import reproduce as run
+
+    with interruptible():
+        report = run(manifest, out, format=format_, only_shards=only_shards, workers=workers or cores(), quiet=False)
+    _say(out, report)
+    click.echo(f"content digests: {report.made + report.kept} of {report.made + report.kept} equal to the manifest's")
+
+
+@click.command()
+@click.argument("out_a")
+@click.argument("out_b")
+@JSON
+def overlap(out_a: str, out_b: str, as_json: bool) -> None:
+    """Count the rows that OUT_A and OUT_B share, exactly; exit code 1 if there are any.
+
+    \b
+    Example:
+      synthshards overlap data/depo/train data/depo/eval
+    """
+    from .overlap import overlap as run
+
+    found = run(out_a, out_b, quiet=as_json)
+    if as_json:
+        document = {
+            "shared": found.shared,
+            "rows_a": found.rows_a,
+            "rows_b": found.rows_b,
+            "shared_in_a": found.shared_in_a,
+            "shared_in_b": found.shared_in_b,
+            "size": found.size,
+            "by_size": found.by_size,
+            "same_stream": found.same_stream,
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(f"A: {found.rows_a:,} rows of {out_a}\nB: {found.rows_b:,} rows of {out_b}")
+        click.echo(
+            "one identity: rows of equal index are equal rows"
+            if found.same_stream
+            else "two identities: the random streams are disjoint by construction; small spaces share rows all the same"
+        )
+        click.echo(
+            f"shared: {found.shared:,} different rows ({found.shared_in_a:,} rows of A, {found.shared_in_b:,} of B)"
+        )
+        for size, count in found.by_size.items():
+            click.echo(f"  {found.size}={size}: {count:,}")
+    if found.shared:
+        raise DataError(f"{found.shared} rows are shared by {out_a} and {out_b}")

@@ -1,0 +1,62 @@
+"""Run shard jobs side by side.
+
+Threads, not processes: kernels, Parquet encoding and hashing all release the GIL, so threads scale as processes do
+(docs/performance.md has the measurement) and share compiled code and memory, and none outlives its process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from .shard import Stopped
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+#: How long the main thread sleeps between looks, so that Ctrl-C is seen at once (seconds).
+_LOOK = 0.1
+
+
+def run_local(
+    jobs: Iterable[J], work: Callable[[J], R], workers: int, stop: threading.Event, show: Callable[[], None]
+) -> Iterator[R]:
+    """Yield the results of ``work(job)`` as they come, from `workers` threads.
+
+    At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, or the consumer stops or is
+    interrupted, `stop` is set, running jobs are awaited (they look at `stop` after every 1,024 rows) and the error goes
+    on. `show` is called in this thread, several times a second.
+    """
+    pending: set[Future[R]] = set()
+    queue = deque(jobs)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="synthshards")
+    try:
+        while queue or pending:
+            while queue and len(pending) < 2 * workers:
+                pending.add(pool.submit(work, queue.popleft()))
+            done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            show()
+            for future in done:
+                yield future.result()
+    except BaseException:
+        stop.set()
+        for future in pending:
+            future.cancel()
+        for future in pending:
+            try:
+                future.exception()
+            except BaseException:  # cancelled
+                pass
+        raise
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_stop(stop: threading.Event) -> None:
+    """Raise `Stopped` when `stop` is set."""
+    if stop.is_set():
+        raise Stopped

@@ -1,0 +1,222 @@
+"""What a build is to make: an identity, a layout and the number of rows, decided before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from synthshards.catalog import TASKS, task_from_identity
+from synthshards.digest import canonical_json, sha256_of
+from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError
+from synthshards.formats import check_compression, get_format
+from synthshards.manifest import MAX_EXAMPLES, Manifest, shard_name
+from synthshards.ragged import BLOCK_ROWS
+from synthshards.spec import MAX_SHARDS, Identity, Layout
+from synthshards.tasks.task import Task
+
+DEFAULT_SHARD_EXAMPLES = 16_384
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Shards to make. Two plans that agree in `shard_key` make the same bytes of a shard of the same range.
+
+    Attributes:
+        task: generates the rows.
+        identity: what the rows are a pure function of.
+        layout: where they land.
+        examples: rows in all; the last shard may be short.
+    """
+
+    task: Task
+    identity: Identity
+    layout: Layout
+    examples: int
+
+    @cached_property
+    def shard_key(self) -> str:
+        """Digest of all that decides a shard's bytes, its range aside."""
+        layout = self.layout
+        same = [self.identity.fingerprint, layout.format, layout.compression, layout.shard_examples]
+        return sha256_of(canonical_json(same))
+
+    @cached_property
+    def suffix(self) -> str:
+        """File suffix of the format."""
+        return str(get_format(self.layout.format).SUFFIX)
+
+    def name(self, index: int) -> str:
+        """File name of a shard."""
+        return shard_name(self.identity.split, index, self.suffix)
+
+    def range(self, index: int) -> tuple[int, int]:
+        """Seed range [start, stop) of a shard."""
+        start = index * self.layout.shard_examples
+        return start, min(start + self.layout.shard_examples, self.examples)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `seal` needs to know of the plan, as JSON."""
+        return {
+            "dataset": self.identity.as_dict(),
+            "layout": self.layout.as_dict(),
+            "examples": self.examples,
+            "shard_key": self.shard_key,
+        }
+
+
+def make_plan(
+    task: Task,
+    *,
+    seed: int = 0,
+    split: str = "train",
+    shards: int | None = None,
+    examples: int | str | None = None,
+    shard_examples: int | None = None,
+    format: str = "parquet",
+    compression: str | None = None,
+) -> Plan:
+    """Decide the layout.
+
+    Args:
+        task, seed, split: the identity.
+        shards: number of shards. Alone: full shards of `shard_examples` rows.
+        examples: rows in all, or "all" of a finite task. Alone: shards of `shard_examples`, the last one short.
+            With `shards`: the rows are split evenly over that many.
+        shard_examples: rows of a shard (16,384).
+        format, compression: of the files; compression None is the format's default.
+
+    Raises:
+        UsageError: anything missing, illegal or contradictory.
+    """
+    identity = Identity.of(task, seed, split)
+    compression = check_compression(format, compression)
+    limit = task.num_examples
+    if shards is None and examples is None:
+        if limit is None:
+            raise UsageError("how many rows? give --shards N (of 16384 rows each) or --examples N")
+        examples = "all"
+    if examples == "all":
+        if limit is None:
+            raise UsageError(f"--examples all: {task.name} has no end; legal: a number")
+        examples = limit
+    if isinstance(examples, str):
+        raise UsageError(f"--examples {examples!r}; legal: a number or all")
+    for name, value in (("--shards", shards), ("--examples", examples), ("--shard-examples", shard_examples)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}; legal: from 1")
+    if shards is None:
+        assert examples is not None
+        rows = shard_examples or DEFAULT_SHARD_EXAMPLES
+        shards = -(-examples // rows)
+        if shards > MAX_SHARDS:
+            raise UsageError(
+                f"--examples {examples} makes {shards} shards; legal: at most {MAX_SHARDS}; "
+                f"use --shard-examples {_rounded(-(-examples // MAX_SHARDS))} or more"
+            )
+    elif examples is None:
+        rows = shard_examples or DEFAULT_SHARD_EXAMPLES
+        examples = shards * rows
+    else:
+        rows = -(-examples // shards)
+        if -(-examples // rows) != shards:
+            fewer = -(-examples // rows)
+            raise UsageError(
+                f"--examples {examples} do not fill {shards} equal shards; legal: --shards {fewer} or fewer"
+            )
+        if shard_examples is not None and shard_examples != rows:
+            raise UsageError(
+                f"--examples {examples} over --shards {shards} makes shards of {rows} rows, not "
+                f"--shard-examples {shard_examples}; leave one of the three out"
+            )
+    if shards > MAX_SHARDS:
+        raise UsageError(
+            f"--shards {shards}; legal: 1..{MAX_SHARDS}; use larger shards "
+            f"(--shard-examples {_rounded(-(-examples // MAX_SHARDS))} or more)"
+        )
+    if rows > MAX_EXAMPLES // MAX_SHARDS:
+        raise UsageError(f"--shard-examples {rows}; legal: 1..{MAX_EXAMPLES // MAX_SHARDS}")
+    if limit is not None and examples > limit:
+        raise UsageError(f"{examples} rows asked for, {task.name} has {limit} with these parameters; legal: 1..{limit}")
+    return Plan(task, identity, Layout(format, rows, shards, compression), examples)
+
+
+def plan_of(manifest: Manifest, *, format: str | None = None) -> Plan:
+    """The plan that makes a manifest's rows again, into its own format or another.
+
+    Raises:
+        VersionError: the rows are of a task version that this package does not generate.
+        UsageError: no such format.
+    """
+    layout = manifest.layout
+    if format is not None and format != layout.format:
+        layout = Layout(format, layout.shard_examples, layout.num_shards, check_compression(format, None))
+    return Plan(manifest.task(), manifest.identity, layout, manifest.examples)
+
+
+def plan_record(raw: bytes, where: str) -> dict[str, Any]:
+    """What `Plan.as_dict` wrote, read back.
+
+    Raises:
+        ManifestError: it is not that.
+    """
+    try:
+        record = msgspec.json.decode(raw, type=dict[str, Any])
+        if not (record.keys() >= {"dataset", "layout", "examples"} and record["layout"]["num_shards"]):
+            raise msgspec.DecodeError("fields are missing")
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise ManifestError(f"{where}: not a plan ({error}); delete it, or use --overwrite") from None
+    return record
+
+
+def plan_from_record(raw: bytes, where: str) -> Plan:
+    """The plan that a build wrote into its scratch folder.
+
+    Raises:
+        ManifestError: it is not one.
+        VersionError: it is of a task version that this package does not generate.
+    """
+    record = plan_record(raw, where)
+    try:
+        data, layout = record["dataset"], record["layout"]
+        task = task_from_identity(data["task"], data["params"])
+        if TASKS[task.name][0].version != data["task_version"]:
+            raise VersionError(f"{task.name} version {data['task_version']}, this package has {task.version}")
+        plan = make_plan(
+            task,
+            seed=data["seed"],
+            split=data["split"],
+            examples=record["examples"],
+            shard_examples=layout["shard_examples"],
+            format=layout["format"],
+            compression=layout["compression"],
+        )
+        if plan.identity != Identity(**data) or plan.layout.as_dict() != layout:
+            raise ManifestError("identity or layout is not what it says")
+    except SynthshardsError as error:
+        raise type(error)(f"{where}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ManifestError(f"{where}: not a plan ({error})") from None
+    return plan
+
+
+def parse_range(text: str, num_shards: int) -> range:
+    """``"0-15"`` or ``"7"`` → the shard indices, both ends included.
+
+    Raises:
+        UsageError: not of that form, or outside 0..num_shards-1.
+    """
+    first, sign, last = text.partition("-")
+    if not first.isdecimal() or (sign and not last.isdecimal()):
+        raise UsageError(f"--only-shards {text!r}; legal: A-B (both included) or A")
+    low, high = int(first), int(last) if sign else int(first)
+    if not low <= high < num_shards:
+        raise UsageError(f"--only-shards {text}; legal: A-B with 0 ≤ A ≤ B ≤ {num_shards - 1}")
+    return range(low, high + 1)
+
+
+def _rounded(rows: int) -> int:
+    """Up to a whole number of blocks of 1,024 rows, which read best."""
+    return -(-rows // BLOCK_ROWS) * BLOCK_ROWS

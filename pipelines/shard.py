@@ -1,0 +1,99 @@
+"""Make one shard: rows of one seed range, as the bytes of one file, with the digests of both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from synthshards.digest import ContentDigest, canonical_json, sha256_of
+from synthshards.formats import get_format
+from synthshards.manifest import Counts, ShardEntry
+from synthshards.ragged import BLOCK_ROWS, RaggedBatch
+from synthshards.spec import Identity
+from synthshards.tasks.task import Buffers
+
+from .plan import Plan
+
+_local = threading.local()
+
+
+class Stopped(Exception):  # noqa: N818 (a signal, not an error)
+    """The build is being stopped; the shard in hand was dropped."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard in memory."""
+
+    entry: ShardEntry
+    data: pa.Buffer
+
+
+def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = None) -> Shard:
+    """Generate, encode and hash shard `index` of a plan.
+
+    Args:
+        tick: called after each 1,024 rows with what they count (`examples`, `tokens` …); it may raise `Stopped`.
+
+    Memory: one encoded shard, one block of rows.
+    """
+    start, stop = plan.range(index)
+    columns, layout = plan.task.columns, plan.layout
+    metadata = file_metadata(plan.identity, start, stop)
+    writer: Any = get_format(layout.format).Writer(columns, layout.compression, metadata, start)
+    content = ContentDigest(columns)
+    key = plan.task.key(plan.identity.seed, plan.identity.split)
+    buffers = thread_buffers()
+    totals: Counts = {}
+    for at in range(start, stop, BLOCK_ROWS):
+        indices = np.arange(at, min(at + BLOCK_ROWS, stop), dtype=np.uint64)
+        batch = plan.task.generate(key, indices, buffers)
+        content.update(batch)
+        writer.write(batch)
+        counts = batch_counts(batch)
+        for name, value in counts.items():
+            totals[name] = totals.get(name, 0) + value
+        if tick is not None:
+            tick({"examples": len(batch), **counts})
+    data: pa.Buffer = writer.finish()
+    entry = ShardEntry(
+        path=plan.name(index),
+        start=start,
+        stop=stop,
+        **totals,
+        bytes=data.size,
+        sha256=sha256_of(memoryview(data)),
+        content=content.hexdigest(),
+    )
+    return Shard(entry, data)
+
+
+def file_metadata(identity: Identity, start: int, stop: int) -> dict[str, str]:
+    """What each file says of itself: its identity, fingerprint and seed range."""
+    return {
+        "identity": canonical_json(identity.as_dict()).decode(),
+        "fingerprint": identity.fingerprint,
+        "start": str(start),
+        "stop": str(stop),
+    }
+
+
+def batch_counts(batch: RaggedBatch) -> Counts:
+    """`tokens` and `loss_tokens` of token rows, `characters` of text rows."""
+    if "input_ids" in batch.columns:
+        return {"tokens": len(batch.input_ids), "loss_tokens": int(np.count_nonzero(batch.loss_mask))}
+    # A UTF-8 character has one byte that is not a continuation byte (10xxxxxx).
+    return {"characters": int(np.count_nonzero((batch.text & 0xC0) != 0x80))}
+
+
+def thread_buffers() -> Buffers:
+    """This thread's generation buffers, used again shard after shard."""
+    if not hasattr(_local, "buffers"):
+        _local.buffers = Buffers()
+    buffers: Buffers = _local.buffers
+    return buffers

@@ -1,0 +1,181 @@
+"""Prove a folder: every file is what the manifest says, every row is what its identity says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from synthshards.dataset import StoredDataset, open_stored
+from synthshards.digest import ContentDigest
+from synthshards.errors import DataError, StorageError
+from synthshards.manifest import NAME
+from synthshards.ragged import BLOCK_ROWS, Column, RaggedBatch, is_ragged
+from synthshards.rng import words
+from synthshards.storage import SCRATCH
+from synthshards.tasks.task import Task
+
+from .build import looks_like_shard
+from .executors import check_stop, run_local
+from .progress import Progress
+from .shard import batch_counts, file_metadata, thread_buffers
+
+
+@dataclass
+class Findings:
+    """Outcome of a verification.
+
+    Attributes:
+        shards: number of shards checked.
+        problems: (file name, what is wrong), in order of the names.
+        notes: other files in the folder, named for information.
+        summary: rows, tokens, time and rates in one line.
+        rederived: rows that were generated again and found equal.
+    """
+
+    shards: int
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    summary: str = ""
+    rederived: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(
+    location: str, *, rederive: bool = False, sample: float = 1.0, workers: int = 1, quiet: bool = True
+) -> Findings:
+    """Check sizes, sha256, columns, row counts, metadata, content digests and counts of every shard.
+
+    Args:
+        location: a folder or URI, or a manifest's path.
+        rederive: also generate rows again and compare them.
+        sample: share of the rows that `rederive` compares; the choice is fixed by the dataset and the share.
+        workers: threads; each holds one shard.
+
+    Raises:
+        UsageError, ManifestError: there is no dataset, or its manifest is hostile.
+        VersionError: `rederive` of a task version that this package does not generate.
+    """
+    dataset = open_stored(location)
+    manifest = dataset.manifest
+    task = manifest.task() if rederive else None
+    findings = Findings(len(manifest.shards))
+    known = {entry.path for entry in manifest.shards}
+    for name in dataset.folder.list():
+        if name not in known and looks_like_shard(name):
+            findings.problems.append((name, "not in the manifest, though named like a shard"))
+        elif name not in known and name != NAME:
+            findings.notes.append(name)
+    findings.notes += [f"{name}/" for name in dataset.folder.subfolders()]
+    if SCRATCH + "/" in findings.notes:
+        findings.notes[-1] += " (an unfinished build; finish it with the same build command)"
+    stop = threading.Event()
+    with Progress("verifying", manifest.examples, quiet=quiet) as progress:
+
+        def work(index: int) -> tuple[str, str | None, int]:
+            entry = manifest.shards[index]
+            try:
+                return entry.path, None, _check_shard(dataset, index, task, sample, progress, stop)
+            except (DataError, StorageError) as error:
+                return entry.path, str(error), 0
+
+        for path, problem, rederived in run_local(range(len(manifest.shards)), work, workers, stop, progress.show):
+            findings.rederived += rederived
+            if problem is not None:
+                findings.problems.append((path, problem))
+    findings.problems.sort()
+    findings.summary = progress.summary()
+    return findings
+
+
+def _check_shard(
+    dataset: StoredDataset, index: int, task: Task | None, sample: float, progress: Progress, stop: threading.Event
+) -> int:
+    """Rows compared with generated ones. Raises DataError with what is wrong, the file's name left out."""
+    manifest = dataset.manifest
+    entry = manifest.shards[index]
+    reader = dataset.open_shard(index)
+    content = ContentDigest(manifest.columns)
+    totals: dict[str, int] = dict.fromkeys(entry.counts(), 0)
+    rederived = 0
+    for at in range(0, reader.rows, BLOCK_ROWS):
+        check_stop(stop)
+        batch: RaggedBatch = reader.read(at, min(at + BLOCK_ROWS, reader.rows))
+        content.update(batch)
+        counts = batch_counts(batch)
+        for name in totals:
+            totals[name] += counts[name]
+        if task is not None:
+            rederived += _compare(dataset, task, entry.start + at, batch, sample)
+        progress.tick({"examples": len(batch), **counts})
+    if content.hexdigest() != entry.content:
+        raise DataError(f"its rows have content {content.hexdigest()}; the manifest says {entry.content}")
+    if totals != entry.counts():
+        raise DataError(f"its rows count {totals}; the manifest says {entry.counts()}")
+    for name, value in file_metadata(manifest.identity, entry.start, entry.stop).items():
+        if reader.metadata.get(name) != value:
+            raise DataError(f"the file says {name}={reader.metadata.get(name)!r}; the manifest says {value!r}")
+    return rederived
+
+
+def _compare(dataset: StoredDataset, task: Task, start: int, batch: RaggedBatch, sample: float) -> int:
+    identity = dataset.manifest.identity
+    chosen = np.arange(start, start + len(batch), dtype=np.uint64)
+    if sample < 1:
+        chosen = chosen[chosen_rows(task.key(identity.seed, identity.split), start, len(batch), sample)]
+    if not len(chosen):
+        return 0
+    again = task.generate(task.key(identity.seed, identity.split), chosen, thread_buffers())
+    if len(chosen) == len(batch) and all(_equal(batch.columns[name], again.columns[name]) for name in batch.columns):
+        return len(batch)
+    for i, global_index in enumerate(chosen.tolist()):
+        for name, problem in row_differences(batch, global_index - start, again, i):
+            raise DataError(f"row {global_index} differs from the row generated again: {name} {problem}")
+    return len(chosen)
+
+
+def _equal(a: Column, b: Column) -> bool:
+    same = a.offsets is b.offsets or (
+        a.offsets is not None and b.offsets is not None and np.array_equal(a.offsets, b.offsets)
+    )
+    return same and np.array_equal(a.values, b.values)
+
+
+def chosen_rows(key: np.ndarray, start: int, count: int, sample: float) -> np.ndarray:
+    """Bool [count]: which of the rows start..start+count-1 a share `sample` means.
+
+    Row i is chosen when a hash of i and the dataset's key lies below the share, so that the choice is the same for any
+    shard size and format.
+    """
+    index = np.arange(start, start + count, dtype=np.uint64)
+    salt = words(key, np.uint64(1 << 62), 1)[0]
+    x = (index + salt) * np.uint64(0x9E3779B97F4A7C15)
+    x ^= x >> np.uint64(32)
+    x *= np.uint64(0xD6E8FEB86659FD93)
+    x ^= x >> np.uint64(32)
+    return np.asarray((x >> np.uint64(11)) < np.uint64(int(sample * 2**53)))
+
+
+def row_differences(a: RaggedBatch, i: int, b: RaggedBatch, j: int) -> Iterator[tuple[str, str]]:
+    """(column, what differs) between row i of `a` and row j of `b`."""
+    for name, column in a.columns.items():
+        other = b.columns[name]
+        if is_ragged(column.kind):
+            assert column.offsets is not None
+            assert other.offsets is not None
+            left: Any = column.values[column.offsets[i] : column.offsets[i + 1]]
+            right: Any = other.values[other.offsets[j] : other.offsets[j + 1]]
+            if len(left) != len(right):
+                yield name, f"has {len(left)} entries, not {len(right)}"
+            elif not np.array_equal(left, right):
+                at = int(np.flatnonzero(left != right)[0])
+                yield name, f"is {left[at]} at {at}, not {right[at]}"
+        elif column.values[i] != other.values[j]:
+            yield name, f"is {column.values[i]}, not {other.values[j]}"

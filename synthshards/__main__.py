@@ -1,0 +1,5 @@
+"""``python -m synthshards``: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""The command line: one click group whose commands are loaded when used, so that ``--help`` answers at once.
+
+This module imports nothing above the core. `COMMANDS` names where each command lives and what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import SynthshardsError, UsageError, nearest
+
+#: Command → (module, attribute, line of help, extra that it needs).
+COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
+    "tasks": ("synthshards.commands", "tasks", "List tasks, parameters and presets.", None),
+    "build": ("synthshards.pipelines.commands", "build", "Build shards of a task.", None),
+    "seal": ("synthshards.pipelines.commands", "seal", "Join what --only-shards runs wrote.", None),
+    "info": ("synthshards.commands", "info", "Show what a dataset holds.", None),
+    "verify": ("synthshards.pipelines.commands", "verify", "Check a dataset, or prove its rows.", None),
+    "reproduce": ("synthshards.pipelines.commands", "reproduce", "Make a dataset again from its manifest.", None),
+    "overlap": ("synthshards.pipelines.commands", "overlap", "Count the rows two datasets share.", None),
+    "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
+    "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
+}
+
+
+class Group(click.Group):
+    """A group that imports a command's module only when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute, _, extra = COMMANDS[name]
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if extra is None or (error.name or "").startswith("synthshards"):
+                raise
+            raise UsageError(
+                f"{name} needs {error.name}; install it with: pip install 'synthshards[{extra}]'"
+            ) from None
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            raise UsageError(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line, _) in COMMANDS.items()])
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="synthshards")
+@click.option("--debug", is_flag=True, help="Show a traceback where an error stops a command.")
+def cli(debug: bool) -> None:
+    """Deterministic shards of synthetic tasks for language-model pretraining research.
+
+    \b
+    Example:
+      synthshards build depo --shards 64        a million rows of Depo under data/depo/train
+      synthshards verify data/depo/train
+      synthshards inspect depo N=12
+    """
+
+
+def main() -> None:
+    """Entry point: run the command line and exit with its code (0, 1, 2 or 130)."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    code = 0
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except SynthshardsError as error:
+        code = _fail(error, str(error), error.exit_code, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _fail(error, _click_line(error), 2, debug)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        code = 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, say) left: that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError as error:
+        code = _fail(error, "out of memory; legal: smaller --shard-examples or fewer --workers", 1, debug)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(error, f"{where}{error.strerror or error}", 1, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _click_line(error: click.ClickException) -> str:
+    """click's message as one line, with the command whose --help tells more."""
+    text = " ".join(error.format_message().split())
+    ctx = getattr(error, "ctx", None)
+    return f"{text} (see {ctx.command_path} --help)" if ctx is not None else text
+
+
+def _fail(error: BaseException, line: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"error: {' '.join(line.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

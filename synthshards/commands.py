@@ -1,0 +1,157 @@
+"""Commands that need the core alone: tasks, info, inspect."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+import click
+
+from . import inspect as inspection
+from .catalog import TASKS, is_task_name, preset_names, resolve
+from .dataset import open_stored
+from .errors import UsageError
+from .params import describe
+from .tasks.task import Buffers, Task
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--measure", is_flag=True, help="Add the tokens/s that one core of this machine generates.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def tasks(name: str | None, measure: bool, as_json: bool) -> None:
+    """List tasks and presets; with NAME show its parameters.
+
+    \b
+    Examples:
+      synthshards tasks
+      synthshards tasks depo
+      synthshards tasks --measure
+    """
+    if name is None:
+        presets = [_preset(preset, measure) for preset in preset_names()]
+        if as_json:
+            return click.echo(json.dumps(presets, indent=2))
+        click.echo(f"{'preset':14} {'mean length':>11}  {'tokens/s  ' if measure else ''}what it is")
+        for entry in presets:
+            speed = f"{entry['tokens_per_second'] / 1e6:6.0f} M  " if measure else ""
+            click.echo(f"{entry['name']:14} {entry['mean_length']:11.1f}  {speed}{entry['about']}")
+        bare = ", ".join(f"{task} = {preset}" for task, (_, preset) in TASKS.items())
+        click.echo(f"\nBare names: {bare}. Parameters: synthshards tasks NAME")
+        return None
+    cls, values = resolve(name)
+    rows = [{**row, "default": values.get(row["name"], row["default"])} for row in describe(cls.Params)]
+    if as_json:
+        return click.echo(json.dumps({"task": cls.name, "version": cls.version, "parameters": rows}, indent=2))
+    doc = (cls.__doc__ or "").splitlines()[0]
+    click.echo(f"{name}: task {cls.name}, version {cls.version}. {doc}\n")
+    for row in rows:
+        default = json.dumps(row["default"])
+        click.echo(f"  {row['name']:20} {default:>8}  {row['legal']:24} {row['meaning']}")
+    if measure:
+        click.echo(f"\n{_speed(cls(values)) / 1e6:.0f} M tokens/s on one core")
+    return None
+
+
+def _preset(name: str, measure: bool) -> dict[str, Any]:
+    cls, values = resolve(name)
+    preset = cls.presets[name]
+    entry: dict[str, Any] = {"name": name, "task": cls.name, "about": preset.about, "mean_length": preset.mean_length}
+    if measure:
+        entry["tokens_per_second"] = _speed(cls(values))
+    return entry
+
+
+def _speed(task: Task, seconds: float = 0.3) -> float:
+    """Tokens (bytes of text) a second of one core, compilation not counted."""
+    buffers, at, tokens = Buffers(), 0, 0
+    task.batch(0, "measure", 0, 1024, buffers=buffers)
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        tokens += int(task.batch(0, "measure", at, 1024, buffers=buffers).offsets[-1])
+        at += 1024
+    return tokens / (time.perf_counter() - start)
+
+
+@click.command()
+@click.argument("out")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every shard's seed range.")
+def info(out: str, as_json: bool) -> None:
+    """Show what the dataset OUT (a folder, a URI or a manifest) holds.
+
+    \b
+    Example:
+      synthshards info data/depo/train
+    """
+    dataset = open_stored(out)
+    manifest = dataset.manifest
+    if as_json:
+        return click.echo(manifest.to_json().decode(), nl=False)
+    identity, layout, totals = manifest.identity, manifest.layout, manifest.totals
+    click.echo(f"{out}")
+    click.echo(
+        f"  task         {identity.task} version {identity.task_version}, seed {identity.seed}, split {identity.split}"
+    )
+    click.echo(f"  parameters   {' '.join(f'{k}={json.dumps(v)}' for k, v in identity.params.items())}")
+    click.echo(f"  fingerprint  {identity.fingerprint}")
+    click.echo(
+        f"  layout       {layout.num_shards} {layout.format} shards of {layout.shard_examples} rows, "
+        f"{layout.compression}"
+    )
+    click.echo(f"  columns      {', '.join(f'{name} {kind}' for name, kind in manifest.columns.items())}")
+    click.echo(f"  totals       {', '.join(f'{v:,} {k}' for k, v in totals.items() if v is not None)}")
+    click.echo(f"  written by   {' '.join(manifest.generator.values())}")
+    shown = manifest.shards if len(manifest.shards) <= 6 else [*manifest.shards[:3], None, *manifest.shards[-2:]]
+    for entry in shown:
+        if entry is None:
+            click.echo("  …")
+        else:
+            size = "no file" if entry.bytes is None else f"{entry.bytes:,} bytes"
+            click.echo(f"  {entry.path}  rows {entry.start}..{entry.stop - 1}  {size}")
+    return None
+
+
+@click.command()
+@click.argument("source", metavar="TASK|OUT")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--show", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
+@click.option("--seed", default=0, show_default=True, help="Seed of generated rows.")
+@click.option("--split", default="train", show_default=True, help="Split of generated rows.")
+@click.option("--tokenizer", metavar="NAME", help="Name tokens by a Hugging Face tokenizer (a hub name or a folder).")
+@click.option("--max-tokens", default=-1, show_default=True, help="Tokens to show of a row; -1 for all.")
+@click.option("--text-chars", default=500, show_default=True, help="Characters to show of a text; -1 for all.")
+@click.option("--no-color", is_flag=True, help="Plain text (as with NO_COLOR set, or into a pipe).")
+def inspect(
+    source: str,
+    overrides: tuple[str, ...],
+    show: int,
+    seed: int,
+    split: str,
+    tokenizer: str | None,
+    max_tokens: int,
+    text_chars: int,
+    no_color: bool,
+) -> None:
+    """Show rows of TASK (made now) or of the dataset OUT, decoded: dim where the loss mask is 0, green where it is 1.
+
+    \b
+    Examples:
+      synthshards inspect depo N=12 --show 1
+      synthshards inspect data/depo/train --max-tokens 80
+    """
+    if "=" in source and not is_task_name(source):
+        raise UsageError(f"{source!r}: first a task or a folder, then KEY=VALUE")
+    color = False if no_color or os.environ.get("NO_COLOR") else None
+    for piece in inspection.render(
+        source,
+        overrides,
+        show=show,
+        seed=seed,
+        split=split,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        text_chars=text_chars,
+    ):
+        click.echo(piece, color=color)
