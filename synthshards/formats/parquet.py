@@ -1,0 +1,226 @@
+"""Parquet shards: one row group per 1,024 rows, one page a column in each (`pages`), no statistics, no page index.
+
+Writer and reader are our own (`pages` says why). The reader takes files of exactly this form only; everybody else's
+readers take them too. Names below are those of https://github.com/apache/parquet-format, ``parquet.thrift``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import DataError
+from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat
+from . import thrift
+from .convert import check_rows, empty_batch, reading
+from .pages import PLAIN, RLE, PageWriter, decode
+from .thrift import BINARY, FALSE, I8, I32, I64, LIST, STRUCT, Struct
+
+NAME = "parquet"
+SUFFIX = "parquet"
+COMPRESSIONS: tuple[str, ...] = ("zstd", "snappy", "none")
+
+_MAGIC = b"PAR1"
+_CREATED_BY = b"synthshards version 1"  # of this layout, not of the package: releases leave the bytes alone
+_ZSTD_LEVEL = 1
+_CODECS = {"none": 0, "snappy": 1, "zstd": 6}  # CompressionCodec
+_DATA_PAGE, _DICTIONARY_PAGE = 0, 2  # PageType
+_BOOLEAN, _INT32, _INT64, _BYTE_ARRAY = 0, 1, 2, 6  # Type
+_REQUIRED, _REPEATED = 0, 2  # FieldRepetitionType
+_UTF8, _LIST, _UINT = 0, 3, {1: 11, 2: 12, 4: 13, 8: 14}  # ConvertedType, of unsigned numbers by width
+_STRING_TYPE, _LIST_TYPE, _INTEGER_TYPE = 1, 3, 10  # fields of the union LogicalType
+
+
+def _schema(columns: Mapping[str, str]) -> list[Struct]:
+    """The SchemaElements of a file."""
+    root: Struct = ((4, BINARY, b"schema"), (5, I32, len(columns)))
+    return [root, *(element for name, kind in columns.items() for element in _elements(name.encode(), kind))]
+
+
+def _elements(name: bytes, kind: str) -> list[Struct]:
+    """The SchemaElements of a column: itself; or of a list the group, the repeated group and the element."""
+    if kind.startswith("list<"):
+        logical = ((_LIST_TYPE, STRUCT, ()),)
+        group: Struct = ((3, I32, _REQUIRED), (4, BINARY, name), (5, I32, 1), (6, I32, _LIST), (10, STRUCT, logical))
+        return [group, ((3, I32, _REPEATED), (4, BINARY, b"list"), (5, I32, 1)), *_elements(b"element", kind[5:-1])]
+    leaf: Struct = ((1, I32, _physical(kind)), (3, I32, _REQUIRED), (4, BINARY, name))
+    if kind == "string":
+        return [(*leaf, (6, I32, _UTF8), (10, STRUCT, ((_STRING_TYPE, STRUCT, ()),)))]
+    dtype = KINDS[kind]
+    if dtype.kind == "u":
+        integer = ((1, I8, 8 * dtype.itemsize), (2, FALSE, None))  # bits, signed
+        return [(*leaf, (6, I32, _UINT[dtype.itemsize]), (10, STRUCT, ((_INTEGER_TYPE, STRUCT, integer),)))]
+    return [leaf]
+
+
+def _physical(kind: str) -> int:
+    if kind == "string":
+        return _BYTE_ARRAY
+    dtype = KINDS[kind]
+    return _BOOLEAN if dtype == np.bool_ else _INT64 if dtype.itemsize == 8 else _INT32
+
+
+class Writer:
+    """Writes one shard in memory.
+
+    Args:
+        columns: name → kind, in the order of the file.
+        compression: one of `COMPRESSIONS`.
+        metadata: the file's own metadata.
+        start: global index of the first row (not used here).
+    """
+
+    def __init__(self, columns: Mapping[str, str], compression: str, metadata: Mapping[str, str], start: int) -> None:
+        assert compression in COMPRESSIONS, compression
+        self._columns = dict(columns)
+        self._metadata = dict(metadata)
+        self._codec_id = _CODECS[compression]
+        self._codec = _codec(self._codec_id)
+        self._pages = PageWriter()
+        self._parts: list[Any] = [_MAGIC]  # bytes and buffers
+        self._size = len(_MAGIC)
+        self._groups: list[Struct] = []
+        self._rows = 0
+
+    def write(self, batch: RaggedBatch) -> None:
+        """Add 1,024 rows, or fewer as the last batch. Its buffers may be reused afterwards."""
+        assert 0 < len(batch) <= BLOCK_ROWS, "at most a block at a time"
+        assert self._rows % BLOCK_ROWS == 0, "only the last batch may be short"
+        begin, size, chunks = self._size, 0, []
+        for name in self._columns:
+            plain_size, chunk = self._write_chunk(name, batch.columns[name])
+            size += plain_size
+            chunks.append(((2, I64, 0), (3, STRUCT, chunk)))
+        group = (1, LIST, (STRUCT, chunks)), (2, I64, size), (3, I64, len(batch)), (6, I64, self._size - begin)
+        self._groups.append(group)
+        self._rows += len(batch)
+
+    def _write_chunk(self, name: str, column: Column) -> tuple[int, Struct]:
+        """Write the pages of one column of a row group; return its size before compression and its ColumnMetaData."""
+        page, levels, encoding, dictionary = self._pages.encode(column)
+        begin, size, tail = self._size, 0, []
+        if dictionary is not None:
+            header: Struct = ((1, I32, len(dictionary)), (2, I32, PLAIN))
+            size += self._write_page(_DICTIONARY_PAGE, dictionary.view(np.uint8), (7, STRUCT, header))
+            tail = [(11, I64, begin)]
+        data_begin = self._size
+        header = ((1, I32, levels), (2, I32, encoding), (3, I32, RLE), (4, I32, RLE))
+        size += self._write_page(_DATA_PAGE, page, (5, STRUCT, header))
+        path = [name.encode()] + ([b"list", b"element"] if column.kind.startswith("list<") else [])
+        return size, (
+            (1, I32, _physical(column.kind if len(path) == 1 else column.kind[5:-1])),
+            (2, LIST, (I32, sorted({PLAIN, RLE, encoding}))),
+            (3, LIST, (BINARY, path)),
+            (4, I32, self._codec_id),
+            (5, I64, levels),
+            (6, I64, size),
+            (7, I64, self._size - begin),
+            (9, I64, data_begin),
+            *tail,
+        )
+
+    def _write_page(self, kind: int, content: np.ndarray, header: tuple[int, int, Struct]) -> int:
+        """Write a PageHeader and the compressed content; return the size before compression."""
+        packed = content.tobytes() if self._codec is None else self._codec.compress(content)
+        head = thrift.encode(STRUCT, ((1, I32, kind), (2, I32, len(content)), (3, I32, len(packed)), header))
+        self._parts += [head, packed]
+        self._size += len(head) + len(packed)
+        return len(head) + len(content)
+
+    def finish(self) -> pa.Buffer:
+        """The whole file."""
+        pairs = [((1, BINARY, key.encode()), (2, BINARY, value.encode())) for key, value in self._metadata.items()]
+        footer = thrift.encode(
+            STRUCT,
+            (
+                (1, I32, 2),  # version
+                (2, LIST, (STRUCT, _schema(self._columns))),
+                (3, I64, self._rows),
+                (4, LIST, (STRUCT, self._groups)),
+                (5, LIST, (STRUCT, pairs)),
+                (6, BINARY, _CREATED_BY),
+            ),
+        )
+        return pa.py_buffer(b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC]))
+
+
+def _codec(codec_id: int) -> pa.Codec | None:
+    """The compressor of a CompressionCodec, None for uncompressed pages."""
+    name = next((name for name, known in _CODECS.items() if known == codec_id), None)
+    if name is None:
+        raise DataError(f"not a readable Parquet file: unexpected compression {codec_id}")
+    if name == "none":
+        return None
+    return pa.Codec(name, compression_level=_ZSTD_LEVEL) if name == "zstd" else pa.Codec(name)
+
+
+class Reader:
+    """Reads one shard.
+
+    Raises:
+        DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
+    """
+
+    def __init__(self, data: pa.Buffer, columns: Mapping[str, str]) -> None:
+        self._columns = dict(columns)
+        self._data = memoryview(data)
+        with reading("Parquet"):
+            size = int.from_bytes(self._data[-8:-4], "little")
+            if len(self._data) < size + 12 or self._data[-4:] != _MAGIC or self._data[:4] != _MAGIC:
+                raise DataError("not a Parquet file, or a truncated one")
+            footer, _ = thrift.decode(bytes(self._data[-8 - size : -8]), 0)
+            _check_schema(footer[2], columns)
+            self.rows: int = footer[3]
+            self.metadata: dict[str, str] = {pair[1].decode(): pair[2].decode() for pair in footer[5]}
+            self._groups = [[chunk[3] for chunk in group[1]] for group in footer[4]]
+            sizes = [group[3] for group in footer[4]]
+        if sizes != [min(BLOCK_ROWS, self.rows - at) for at in range(0, self.rows, BLOCK_ROWS)]:
+            raise DataError(f"not a readable Parquet file: its row groups do not hold {BLOCK_ROWS} rows each")
+
+    def read(self, start: int, stop: int) -> RaggedBatch:
+        """Rows start..stop-1 of the shard (0 ≤ start ≤ stop ≤ rows)."""
+        assert 0 <= start <= stop <= self.rows, (start, stop, self.rows)
+        parts = []
+        for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
+            first = block * BLOCK_ROWS
+            rows = min(BLOCK_ROWS, self.rows - first)
+            with reading("Parquet"):
+                chunks = zip(self._columns.items(), self._groups[block], strict=True)
+                found = {name: self._read_chunk(kind, rows, chunk) for (name, kind), chunk in chunks}
+            batch = check_rows(RaggedBatch(found))
+            low, high = max(start - first, 0), min(stop - first, rows)
+            parts.append(batch if high - low == rows else batch.slice(low, high))
+        return concat(parts) if parts else empty_batch(self._columns)
+
+    def _read_chunk(self, kind: str, rows: int, chunk: dict[int, Any]) -> Column:
+        codec = _codec(chunk[4])
+        dictionary = self._read_page(_DICTIONARY_PAGE, chunk[11], codec)[1] if 11 in chunk else None
+        header, page = self._read_page(_DATA_PAGE, chunk[9], codec)
+        return decode(kind, rows, page, header[5][2], dictionary)
+
+    def _read_page(self, kind: int, at: int, codec: pa.Codec | None) -> tuple[dict[int, Any], np.ndarray]:
+        """The PageHeader at byte `at`, and the page's content: uint8."""
+        header, size = thrift.decode(bytes(self._data[at : at + 128]), 0)  # ours are 30 bytes long
+        packed = self._data[at + size : at + size + header[3]]
+        if header[1] != kind or len(packed) != header[3]:
+            raise DataError("not a readable Parquet file: unexpected page")
+        if codec is None:
+            return header, np.frombuffer(packed, np.uint8)
+        return header, np.frombuffer(codec.decompress(packed, header[2]), np.uint8)
+
+
+def _check_schema(found: list[dict[int, Any]], columns: Mapping[str, str]) -> None:
+    """Raise DataError unless the SchemaElements are those of `columns`."""
+    expected = [thrift.decode(thrift.encode(STRUCT, element), 0)[0] for element in _schema(columns)]
+    if found == expected:
+        return
+    names, at = [], 1
+    while at < len(found):
+        names.append(found[at][4].decode())
+        at += 3 if 5 in found[at] else 1
+    if names != list(columns):
+        raise DataError(f"the shard has the columns {', '.join(names)}; expected {', '.join(columns)}")
+    raise DataError(f"the shard's columns are not of the types {', '.join(f'{n} {k}' for n, k in columns.items())}")
