@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from importlib import import_module
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -14,9 +15,6 @@ from ..errors import UsageError
 from ..params import TaskParams, parse
 from ..ragged import RaggedBatch
 from ..rng import key_from_rng, key_of
-
-if TYPE_CHECKING:
-    from torch.utils.data import IterableDataset
 
 Row: TypeAlias = dict[str, Any]
 
@@ -166,20 +164,19 @@ class Task:
             yield from self.batch(seed, "train", at, count, buffers=buffers).rows()
             at += count
 
-    def iterable(self, seed: int, num_examples: int | None = None) -> IterableDataset[Row]:
+    def iterable(self, seed: int, num_examples: int | None = None) -> Any:
         """A torch IterableDataset of the rows of `iter_examples` as tensors, split over DataLoader workers.
 
         Raises:
             UsageError: torch is not installed.
         """
         try:
-            import torch  # noqa: F401
-        except ImportError:
+            make: Callable[..., Any] = import_module("synthshards.loaders.iterable").TaskIterable
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
             raise UsageError("iterable() needs torch; install it with: pip install 'synthshards[torch]'") from None
-        from importlib import import_module
-
-        make: Callable[..., Any] = import_module("synthshards.loaders.iterable").TaskIterable
-        return make(self, seed, num_examples)  # type: ignore[no-any-return]
+        return make(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
         """One row drawn from the caller's generator: deterministic in it, unrelated to `example`.
