@@ -1,0 +1,227 @@
+"""Cached kernels are never stale, never fatal, and no other law than plain Python's.
+
+Each test runs copies of the package in subprocesses that share a cache folder, as successive versions of a checkout do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import golden_rows
+import numpy as np
+import pytest
+from helpers import copy_package, edit, python
+
+from synthshards.digest import ContentDigest
+from synthshards.kernel import JIT_DISABLED, cache_root, sources_digest
+
+#: Prints where the package lies, then what three kernels make: the words of a stream (compiled in 0.3 s), and rows with
+#: 16-bit and with 32-bit ids (2 s each; two cache entries of one function).
+MAKE = """
+import sys
+import numpy as np
+import golden_rows, synthshards
+from synthshards import rng
+print(synthshards.__file__)
+for what in sys.argv[1:]:
+    if what == "words":
+        print(rng.words(np.arange(2, dtype=np.uint64), np.uint64(7), 50).tobytes().hex())
+    else:
+        bos = {"rows": 0, "wide rows": 70_000}[what]
+        print(golden_rows.content(synthshards.make_task("depo1-225", bos_token_id=bos), 50))
+"""
+#: An edit in each helper module, which the kernel in depo.py only inlines: (file, old, new).
+EDITS = {
+    "rng": ("rng.py", "_M0, _M1 = np.uint64(0xD2511F53)", "_M0, _M1 = np.uint64(0xD2511F55)"),
+    "sizes": ("tasks/sizes.py", "    s, x = next_word(s)\n", "    s, x = next_word(s)\n    s, x = next_word(s)\n"),
+    "words": ("tasks/words.py", "            count += stamps[word] != stamp\n", "            count += 1\n"),
+}
+
+
+def make(what: str, package: Path, cache: Path, **env: str) -> list[str]:
+    """What `package` makes ("words", "rows", "wide rows", several with commas) in a process of its own."""
+    names = what.split(", ")
+    where, *made = python("-c", MAKE, *names, package=package, SYNTHSHARDS_CACHE=str(cache), **env).stdout.split()
+    assert Path(where).parent == package
+    assert len(made) == len(names)
+    return made
+
+
+def files(cache: Path) -> dict[str, tuple[int, int]]:
+    """Each cache file's inode and modification time: a file that is written anew has others."""
+    return {str(p.relative_to(cache)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in cache.rglob("*.nb?")}
+
+
+def entries(cache: Path, suffix: str, kernel: str = "rng.words") -> list[Path]:
+    """The cache files of one kernel."""
+    return sorted(cache.rglob(f"{kernel}-*.{suffix}"))
+
+
+Warm = tuple[Path, Path, list[str]]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+    """A copy of the package, a cache folder that it has filled, and the words and rows it made."""
+    folder = tmp_path_factory.mktemp("warm")
+    package, cache = copy_package(folder / "package"), folder / "cache"
+    made = make("words, rows", package, cache)
+    for kernel in ("rng.words", "depo._fill"):
+        assert [len(entries(cache, suffix, kernel)) for suffix in ("nbi", "nbc")] == [1, 1]
+    return package, cache, made
+
+
+@pytest.fixture
+def cache(warm: Warm, tmp_path: Path) -> Path:
+    """The warm cache folder, copied to be damaged."""
+    return Path(shutil.copytree(warm[1], tmp_path / "cache"))
+
+
+def test_a_plain_copy_reuses_the_cache(warm: Warm, tmp_path: Path) -> None:
+    _package, cache, right = warm
+    before = files(cache)
+    assert make("words, rows", copy_package(tmp_path), cache) == right
+    assert files(cache) == before
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_helper_changes_rows_under_a_warm_cache(warm: Warm, cache: Path, tmp_path: Path, name: str) -> None:
+    package = copy_package(tmp_path)
+    file, old, new = EDITS[name]
+    edit(package / file, old, new)
+    changed = make("rows", package, cache)
+    assert changed != warm[2][1:]
+    if name == "rng":
+        assert changed == make("rows", package, tmp_path / "empty")
+        assert make("words", package, cache) != warm[2][:1]
+
+
+def test_the_digest_of_sources_sees_every_kernel_module_and_no_other(tmp_path: Path) -> None:
+    package = copy_package(tmp_path)
+    before = sources_digest(package)
+    for file, counts in (("tasks/task.py", False), ("rng.py", True), ("tasks/depo.py", True), ("kernel.py", True)):
+        sources_digest.cache_clear()
+        text = (package / file).read_text()
+        (package / file).write_text(text + "# edited\n")
+        assert (sources_digest(package) != before) == counts, file
+        (package / file).write_text(text)
+    sources_digest.cache_clear()
+
+
+@pytest.mark.parametrize("kept", ["nothing", "half", "all but one byte"])
+@pytest.mark.parametrize("suffix", ["nbc", "nbi"])
+def test_a_truncated_entry_is_replaced(warm: Warm, cache: Path, suffix: str, kept: str) -> None:
+    package, _cache, right = warm
+    (path,) = entries(cache, suffix)
+    data = path.read_bytes()
+    path.write_bytes(data[: {"nothing": 0, "half": len(data) // 2, "all but one byte": len(data) - 1}[kept]])
+    damaged = path.stat().st_ino
+    assert make("words", package, cache) == right[:1]
+    assert path.stat().st_ino != damaged
+    healed = files(cache)
+    assert make("words", package, cache) == right[:1]
+    assert files(cache) == healed, "the replaced entry is not used"
+
+
+def test_an_entry_of_another_signature_is_not_run(warm: Warm, cache: Path) -> None:
+    # Two processes that fill an empty cache at once can leave this behind.
+    package, _cache, right = warm
+    both = make("rows, wide rows", package, cache)
+    narrow, wide = entries(cache, "nbc", "depo._fill")
+    kept = wide.read_bytes()
+    wide.write_bytes(narrow.read_bytes())
+    narrow.write_bytes(kept)
+    assert make("rows, wide rows", package, cache) == both
+    assert both[:1] == right[1:]
+
+
+@pytest.mark.parametrize("name", ["SYNTHSHARDS_CACHE", "NUMBA_CACHE_DIR"])
+def test_a_cache_folder_that_cannot_be_made(warm: Warm, tmp_path: Path, name: str) -> None:
+    package, _cache, right = warm
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path / "file" / "cache"
+    if name == "SYNTHSHARDS_CACHE":
+        assert make("words, rows", package, folder) == right
+    else:
+        assert make("words", package, tmp_path / "cache", NUMBA_CACHE_DIR=str(folder)) == right[:1]
+
+
+@pytest.mark.parametrize("state", ["empty", "warm", "truncated"])
+def test_a_read_only_cache_folder(warm: Warm, cache: Path, state: str) -> None:
+    package, _cache, right = warm
+    if state == "empty":
+        shutil.rmtree(cache)
+        cache.mkdir()
+    if state == "truncated":
+        for path in cache.rglob("*.nb?"):
+            path.write_bytes(path.read_bytes()[:100])
+    folders = [cache, *(path for path in cache.rglob("*") if path.is_dir())]
+    before = files(cache)
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        if os.access(cache, os.W_OK):
+            pytest.skip("this user (root) writes to read-only folders")
+        assert make("words", package, cache) == right[:1]
+        assert files(cache) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_numba_cache_dir_is_honoured(warm: Warm, tmp_path: Path) -> None:
+    package, _cache, right = warm
+    numba, ours = tmp_path / "numba", tmp_path / "ours"
+    assert make("words", package, ours, NUMBA_CACHE_DIR=str(numba)) == right[:1]
+    assert len(entries(numba, "nbc")) == 1
+    assert not ours.exists()
+
+
+def test_cache_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("SYNTHSHARDS_CACHE", "/somewhere/else")
+    assert cache_root() == Path("/somewhere/else")
+    monkeypatch.setenv("SYNTHSHARDS_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_root() == Path("/xdg/synthshards")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == Path("/home/somebody/.cache/synthshards")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_root() == Path("/home/somebody/Library/Caches/synthshards")
+
+
+#: Prints "task/case digest" for the rows below, then whether compilation was off.
+PLAIN = """
+import golden_rows
+from synthshards.kernel import JIT_DISABLED
+for name, task in golden_rows.cases().items():
+    print(name, golden_rows.content(task, 3))
+print(JIT_DISABLED)
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing to compare with")
+def test_plain_python_makes_the_same_rows() -> None:
+    # Three rows of every golden case. `.py_func` would be no reference: what it calls stays compiled.
+    said = python("-W", "ignore", "-c", PLAIN, NUMBA_DISABLE_JIT="1").stdout.split()
+    assert said.pop() == "True"
+    plain = dict(zip(said[::2], said[1::2], strict=True))
+    assert plain == {name: golden_rows.content(task, 3) for name, task in golden_rows.cases().items()}
+    assert 3 * len(plain) >= 50
+
+
+def test_content_sees_a_single_token() -> None:
+    # The digest that the comparisons above rest on does not pass over small changes.
+    task = golden_rows.cases("depo")["depo/smallest"]
+    digests = set()
+    for at in (None, 0, 5):
+        batch = task.batch(0, "train", 0, 4)
+        if at is not None:
+            batch.input_ids[at] ^= np.uint16(1)
+        digest = ContentDigest(task.columns)
+        digest.update(batch)
+        digests.add(digest.hexdigest())
+    assert len(digests) == 3
