@@ -3,12 +3,12 @@
 We know what a general writer must find out element by element: nothing is null, a row's list is one run of levels,
 token ids are few. That makes this several times as fast as pyarrow in both directions, and the bytes depend on no
 library but the compressor. It uses only what Parquet has had from the start (data pages v1; plain and dictionary
-values; RLE levels), so every reader understands it. The list column ``[7, 9, 7], [8]`` is the dictionary
-``07 00 00 00  09 00 00 00  08 00 00 00`` and this page::
+values; RLE levels), so every reader understands it. The list column ``[7, 9, 7], [9, 7, 7]`` is the dictionary
+``07 00 00 00  09 00 00 00`` and this page::
 
-    repetition levels  06 00 00 00 | 02 00  04 01  02 00    byte length; runs (count << 1, level): 0 | 1 1 | 0
-    definition levels  02 00 00 00 | 08 01                  four elements that are there (0 is an empty list)
-    indices            08 | 03 | 00 01 00 02 00 00 00 00    bits an index; one bit-packed run of one group of eight
+    repetition levels  08 00 00 00 | 02 00  04 01  02 00  04 01   byte length; runs (count << 1, level): 0, 11, 0, 11
+    definition levels  02 00 00 00 | 0c 01                        six elements that are there (0 is an empty list)
+    indices            02 | 03 | 44 00                            bits an index; one bit-packed run: 1 group of eight
 
 Indices take a byte or two where Parquet would let them take the fewest bits: that is faster on both sides, and smaller
 after zstd, which then sees tokens. Only alphabets of up to four values take two bits (Lano: 15% smaller).

@@ -209,7 +209,7 @@ def _walk(
     key = 0
     if at + 512 <= len(data) and data[at] != 0:
         for i in range(12):
-            key = key * 10 + data[at + i] - 48
+            key = key * 10 + int(data[at + i]) - 48
     row = 0
     while at + 512 <= len(data) and data[at] != 0:
         for member in range(members):
@@ -217,7 +217,7 @@ def _walk(
                 return row, at
             size = 0
             for i in range(11):
-                digit = data[at + 124 + i] - 48
+                digit = int(data[at + 124 + i]) - 48
                 if digit < 0 or digit > 7:
                     return row, at
                 size = size * 8 + digit
@@ -268,8 +268,11 @@ class Reader:
         places, sizes = np.empty(shape, np.int64), np.empty(shape, np.int64)
         self.rows, problem = _walk(self._data, at, self._layout, places, sizes, np.empty(640, np.uint8))
         if problem >= 0:
-            raise DataError(f"not a readable WebDataset tar file: unexpected content at byte {problem}")
+            wanted = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            raise DataError(f"not a readable WebDataset tar file of the columns {wanted}: unexpected byte {problem}")
         self._starts, self._sizes = places[: self.rows].T + 512, sizes[: self.rows].T
+        if self.rows:
+            self.read(0, 1)  # the json has its schema in every row
 
     def read(self, start: int, stop: int) -> RaggedBatch:
         """Rows start..stop-1 of the shard (0 ≤ start ≤ stop ≤ rows)."""
