@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from .catalog import is_task_name
 from .digest import sha256_of
-from .errors import DataError
+from .errors import DataError, UsageError
 from .formats import get_format
-from .manifest import NAME, Manifest, ShardEntry, load
+from .manifest import NAME, Manifest, ShardEntry
+from .manifest_reading import load
 from .ragged import BLOCK_ROWS, RaggedBatch
 from .storage import Folder, open_folder, split_url
 
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """A manifest and the folder it describes."""
+    """A manifest, the folder it describes, and its file name there."""
 
     folder: Folder
     manifest: Manifest
+    name: str = NAME
 
     def open_shard(self, index: int) -> Any:
         """A reader of one shard, after its size and sha256 were found right.
@@ -58,11 +62,11 @@ def checked_bytes(folder: Folder, entry: ShardEntry) -> pa.Buffer:
         DataError: no such file, or not those bytes (the message does not name the file).
     """
     if entry.sha256 is None:
-        raise DataError("no file: the manifest describes rows that were never written")
+        raise DataError("the file is absent: the manifest describes rows that were not written; reproduce makes them")
     try:
         data = folder.read(entry.path)
     except FileNotFoundError:
-        raise DataError("the file is missing") from None
+        raise DataError("the file is absent") from None
     if data.size != entry.bytes:
         raise DataError(f"{data.size} bytes; the manifest says {entry.bytes} (truncated or replaced)")
     if sha256_of(memoryview(data)) != entry.sha256:
@@ -71,14 +75,27 @@ def checked_bytes(folder: Folder, entry: ShardEntry) -> pa.Buffer:
 
 
 def open_stored(location: str) -> StoredDataset:
-    """Open a folder, or a manifest by its own path or URI (whose files are then looked for beside it).
+    """Open a folder or URI that holds a dataset, or a manifest of any name (its shards are then looked for beside it).
 
     Raises:
-        UsageError: there is no dataset.
+        UsageError: there is no dataset, or `location` is the name of a task or preset.
         ManifestError: its manifest is hostile.
+        StorageError: it cannot be read.
     """
-    if location.endswith(".json"):
-        folder, name = split_url(location)
-        return StoredDataset(folder, load(folder, name))
+    if is_task_name(location):
+        raise UsageError(f"{location!r} is a task, not a dataset; write ./{location} for a folder of that name")
     folder = open_folder(location)
-    return StoredDataset(folder, load(folder, NAME))
+    if folder.path is not None and folder.path.is_file():
+        return _open(*split_url(location))
+    try:
+        return _open(folder, NAME)
+    except UsageError as absent:
+        # An object store does not tell a folder from a file: it may be a manifest after all.
+        if folder.path is None:
+            with suppress(UsageError):
+                return _open(*split_url(location))
+        raise absent from None
+
+
+def _open(folder: Folder, name: str) -> StoredDataset:
+    return StoredDataset(folder, load(folder, name), name)
