@@ -23,7 +23,7 @@ import pyarrow as pa
 import pytest
 from s3 import Server
 
-from synthshards import storage_s3
+from synthshards import storage_local, storage_s3
 from synthshards.errors import StorageError, UsageError
 from synthshards.storage import SCRATCH, Folder, open_folder, reason, split_url
 
@@ -158,6 +158,14 @@ def test_a_listing_shows_what_others_wrote(location: str) -> None:
     assert one.list() == {}
     other.write("x", b"abc")
     assert one.list() == {"x": 3}
+
+
+def test_a_listing_passes_the_cache_of_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+    dropped = []
+    monkeypatch.setattr(memory, "invalidate_cache", lambda self, path=None: dropped.append(path))
+    open_folder("memory://x").list()
+    assert dropped
 
 
 def test_a_finished_dataset_holds_its_files_and_nothing_else(location: str, request: pytest.FixtureRequest) -> None:
@@ -321,14 +329,22 @@ def test_reading_copies_nothing_and_outlives_a_replacement(tmp_path: Path) -> No
     assert data.to_pybytes() == bytes(8_000_000)
 
 
+def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the temporary file be written, but not reach the disk."""
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".tmp":
+            raise error
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_folder(tmp_path)
     folder.write("x", b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    refuse_to_sync(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     for name in ("x", "new"):
         message = fails(lambda name=name: folder.write(name, b"more"))
         assert message == f"cannot write {tmp_path}/{name}: No space left on device"
@@ -361,11 +377,7 @@ def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
 def test_an_interrupt_passes_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = open_folder(tmp_path)
     folder.write("x", b"old")
-
-    def interrupt(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
+    refuse_to_sync(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         folder.write("x", b"new")
     assert names_in(tmp_path) == ["x"]
@@ -412,6 +424,22 @@ def test_what_others_put_into_the_scratch_folder_stays(tmp_path: Path) -> None:
     (tmp_path / SCRATCH).mkdir()
     folder.write("x", b"")
     assert (tmp_path / SCRATCH).is_dir()
+
+
+def test_a_scratch_folder_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer removes it between our making it and our using it: made again."""
+    make_folders, vanished = storage_local.make_folders, []
+
+    def make_and_lose(folder: Path) -> None:
+        make_folders(folder)
+        if folder.name == SCRATCH and len(vanished) < 3:
+            folder.rmdir()
+            vanished.append(folder)
+
+    monkeypatch.setattr(storage_local, "make_folders", make_and_lose)
+    open_folder(tmp_path).write("x", b"abc")
+    assert len(vanished) == 3
+    assert (tmp_path / "x").read_bytes() == b"abc"
 
 
 def test_many_writers_of_one_name(tmp_path: Path) -> None:
@@ -651,6 +679,13 @@ def test_s3_failed_upload_leaves_no_object(s3_proxy: Server, s3_server: Server, 
     assert s3_server.get(s3_bucket, "p/old") == b"old"
 
 
+def test_s3_parts_go_up_together(s3_proxy: Server, s3_url: str) -> None:
+    s3_proxy.delay("partNumber=", 0.8)
+    start = time.monotonic()
+    open_folder(s3_url).write("x", bytes(25_000_000))
+    assert time.monotonic() - start < 2.4  # three parts, one after another
+
+
 class HalfStream:
     """A pyarrow stream that takes half of what it is given and then fails."""
 
@@ -682,6 +717,26 @@ def test_s3_half_an_upload_is_never_committed(
         open_folder(f"s3://{s3_bucket}/p").write("x", b"abcdef")
     gc.collect()
     assert s3_server.objects(s3_bucket) == {}
+
+
+def test_s3_interrupt_as_the_stream_opens(s3_server: Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the main thread this would drop the new stream, and so commit an empty object over a good one."""
+
+    class Store:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def open_output_stream(self, path: str, compression: None) -> Any:
+            stream = self.inner.open_output_stream(path, compression=compression)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            return stream
+
+    connect = storage_s3.connect
+    monkeypatch.setattr(storage_s3, "connect", lambda *arguments: Store(connect(*arguments)))
+    with pytest.raises(KeyboardInterrupt):
+        open_folder(f"s3://{s3_bucket}/p").write("x", b"abcdef")
+    assert s3_server.objects(s3_bucket) == {"p/x": 6}
 
 
 def test_s3_interrupt_waits_for_the_object(s3_proxy: Server, s3_server: Server, s3_bucket: str) -> None:
