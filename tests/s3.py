@@ -102,7 +102,7 @@ class Server:
 
 
 def run_moto() -> None:
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
     from moto.s3.models import s3_backends
 

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.write("x", b"old")
     refuse_to_sync(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     for name in ("x", "new"):
-        message = fails(lambda name=name: folder.write(name, b"more"))
+        message = fails(partial(folder.write, name, b"more"))
         assert message == f"cannot write {tmp_path}/{name}: No space left on device"
     assert folder.list() == {"x": 3}
     assert folder.subfolders() == []
@@ -428,7 +429,8 @@ def test_what_others_put_into_the_scratch_folder_stays(tmp_path: Path) -> None:
 
 def test_a_scratch_folder_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another writer removes it between our making it and our using it: made again."""
-    make_folders, vanished = storage_local.make_folders, []
+    make_folders = storage_local.make_folders
+    vanished: list[Path] = []
 
     def make_and_lose(folder: Path) -> None:
         make_folders(folder)
