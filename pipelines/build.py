@@ -1,31 +1,31 @@
 """Build a folder of shards: continue what a kill left, grow what is there, refuse what does not belong together.
 
-Order of events: lock, plan, shards (each: whole file under its final name, then its record), manifest, end of the
-scratch folder. Whatever moment a kill takes, what stands under a final name and has a record is whole.
+Order of events: look, lock, plan, shards (each: whole file under its final name, then its record), manifest, end of
+the scratch folder. Whatever moment a kill takes, what stands under a final name and has a record is whole.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from synthshards.digest import canonical_json
 from synthshards.errors import DataError, UsageError
-from synthshards.manifest import NAME, Manifest, ShardEntry, load
+from synthshards.manifest import NAME, Manifest, ShardEntry
 from synthshards.storage import SCRATCH, Folder, open_folder
 
+from .admit import Found, admit, admit_overwriting, declare, look
+from .admit import clear as clear_locked
 from .executors import check_stop, run_local
-from .lock import locked
-from .plan import Plan, parse_range, plan_from_record, plan_record
-from .progress import Progress
-from .records import RecordLog, read_records, standing
-from .shard import make_shard
+from .lock import clear_scratch, locked
+from .plan import Plan, parse_range, plan_from_record
+from .progress import Progress, waiting
+from .records import RecordLog, read_records, stands
+from .shard import make_shard, warm_up
 
-PLAN = f"{SCRATCH}/plan.json"
-
-Executor = Callable[..., Iterator[ShardEntry]]
+Executor = Callable[..., Generator[ShardEntry, None, None]]
 
 
 @dataclass(frozen=True)
@@ -66,35 +66,45 @@ def build(
         executor: runs the shards elsewhere; by default threads of this process.
 
     Raises:
-        UsageError: the folder holds something else, or another build is at work there.
+        UsageError: the folder holds something else, or another build is at work there; it is left as it was.
         DataError: a shard's content is not the expected one.
         StorageError: writing failed; what was finished is kept for the next run.
     """
-    wanted = parse_range(only_shards, plan.layout.num_shards) if only_shards else range(plan.layout.num_shards)
+    part = only_shards is not None
+    wanted = range(plan.layout.num_shards) if only_shards is None else parse_range(only_shards, plan.layout.num_shards)
+    if part and overwrite:
+        raise UsageError("--overwrite goes with a whole build; legal: without --only-shards")
     folder = open_folder(out)
+    found = None
+    if overwrite:
+        admit_overwriting(folder)
+    else:
+        found = admit(folder, plan)
+        if _same_size(found, plan) and not found.scratch:
+            kept = _standing(folder, plan, found, expect)
+            if all(i in kept for i in wanted):
+                return Report(found.manifest, 0, len(kept), "complete already")
     folder.make()
-    with locked(folder, shared=only_shards is not None):
+    with locked(folder, shared=part):
         if overwrite:
-            if only_shards:
-                raise UsageError("--overwrite goes with a whole build; legal: without --only-shards")
-            clear(folder)
-        files = folder.list()
-        old = _admit(folder, files, plan)
-        kept = {e.start // plan.layout.shard_examples: e for e in (old.shards if old else ()) if standing(e, plan)}
-        kept = {i: e for i, e in kept.items() if files.get(e.path) == e.bytes}
-        kept.update(read_records(folder, plan, files))
+            clear_locked(folder)
+        elif folder.is_local and not part:
+            _sweep(folder)
+        found = declare(folder, plan, found, alone=folder.is_local and not part)
+        kept = _standing(folder, plan, found, expect)
         todo = [i for i in wanted if i not in kept]
-        if old and not todo and old.layout.num_shards == plan.layout.num_shards:
-            folder.delete_tree(SCRATCH)
-            return Report(old, 0, len(kept), "complete already")
-        folder.write(PLAN, canonical_json(plan.as_dict()))
-        rows = sum(stop - start for start, stop in map(plan.range, todo))
-        with Progress("building", rows, quiet=quiet) as progress:
-            entries = _make(folder, plan, todo, workers, expect, progress, executor)
-        if only_shards:
+        if _same_size(found, plan) and not todo:
+            if not part:
+                clear_scratch(folder)
+            return Report(found.manifest, 0, len(kept), "complete already")
+        progress, entries = _make(folder, plan, todo, workers, expect, quiet, executor)
+        if part:
+            if not folder.is_local and _same_size(look(folder), plan):
+                clear_scratch(folder)  # sealed by now: our records would be left over
             return Report(None, len(todo), len(wanted) - len(todo), progress.summary())
-        _check_plan(folder, plan)
-        manifest = _finish(folder, plan, {**kept, **entries})
+        if not folder.is_local:
+            admit(folder, plan)  # no lock held others off: does the folder still belong to this plan?
+        manifest = _finish(folder, plan, {**kept, **entries}, found.manifest)
         return Report(manifest, len(todo), len(kept), progress.summary())
 
 
@@ -105,25 +115,61 @@ def seal(out: str) -> Manifest:
         UsageError: there is nothing to seal, or shards are missing (named, with the command that makes them).
     """
     folder = open_folder(out)
-    try:
-        raw = folder.read(PLAN)
-    except FileNotFoundError:
-        if folder.list().get(NAME):
-            return load(folder)
-        raise UsageError(f"{folder.url}: nothing to seal; make shards first: build … --only-shards A-B") from None
-    plan = plan_from_record(raw.to_pybytes(), folder.where(PLAN))
+    found = look(folder)
+    if found.plans or (found.manifest and found.scratch):
+        with locked(folder, shared=False):
+            found = look(folder, found)
+            if found.plans:
+                return _seal(folder, found)
+            clear_scratch(folder)
+    if found.manifest is None:
+        raise UsageError(f"{folder.url}: nothing to seal; make shards first: build … --only-shards A-B")
+    return found.manifest
+
+
+def _seal(folder: Folder, found: Found) -> Manifest:
+    name, record = max(found.plans.items(), key=lambda item: int(item[1]["examples"]))
+    plan = plan_from_record(record, folder.where(f"{SCRATCH}/{name}"))
+    found = admit(folder, plan, found)
+    entries = _standing(folder, plan, found, None)
+    missing = [i for i in range(plan.layout.num_shards) if i not in entries]
+    if missing:
+        raise UsageError(
+            f"{folder.url}: {len(missing)} of {plan.layout.num_shards} shards are missing; "
+            f"make them with the same build command and --only-shards {_first_run(missing)}"
+        )
+    return _finish(folder, plan, entries, found.manifest)
+
+
+def clear(folder: Folder) -> None:
+    """Delete a dataset.
+
+    Raises:
+        UsageError: a build is at work there.
+    """
     with locked(folder, shared=False):
-        files = folder.list()
-        old = load(folder) if NAME in files else None
-        entries = {e.start // plan.layout.shard_examples: e for e in (old.shards if old else ()) if standing(e, plan)}
-        entries.update(read_records(folder, plan, files))
-        missing = [i for i in range(plan.layout.num_shards) if i not in entries]
-        if missing:
-            raise UsageError(
-                f"{folder.url}: {len(missing)} of {plan.layout.num_shards} shards are missing; "
-                f"make them with the same build command and --only-shards {_first_run(missing)}"
-            )
-        return _finish(folder, plan, entries)
+        clear_locked(folder)
+
+
+def _same_size(found: Found, plan: Plan) -> bool:
+    """Whether a manifest stands that has as many shards as the plan (`admit` saw to all else)."""
+    return found.manifest is not None and found.manifest.examples == plan.examples
+
+
+def _standing(folder: Folder, plan: Plan, found: Found, expect: Mapping[int, str] | None) -> dict[int, ShardEntry]:
+    """The shards of the plan that are there: a manifest or a record has their entry, and the file its size."""
+    files = folder.list()
+    entries = found.manifest.shards if found.manifest else ()
+    kept = {e.start // plan.layout.shard_examples: e for e in entries if stands(e, plan, files)}
+    kept.update(read_records(folder, plan, files))
+    return kept if expect is None else {i: e for i, e in kept.items() if e.content == expect[i]}
+
+
+def _sweep(folder: Folder) -> None:
+    """Delete the temporary files of killed builds; a disk that they filled up could not be written to."""
+    for name in folder.list(SCRATCH):
+        if name.endswith(".tmp"):
+            folder.delete(f"{SCRATCH}/{name}")
 
 
 def _make(
@@ -132,11 +178,10 @@ def _make(
     todo: list[int],
     workers: int,
     expect: Mapping[int, str] | None,
-    progress: Progress,
+    quiet: bool,
     executor: Executor | None,
-) -> dict[int, ShardEntry]:
+) -> tuple[Progress, dict[int, ShardEntry]]:
     stop = threading.Event()
-    log = RecordLog(folder, plan)
 
     def tick(counts: dict[str, int]) -> None:
         check_stop(stop)
@@ -154,115 +199,33 @@ def _make(
         folder.write(shard.entry.path, shard.data)
         return shard.entry
 
-    entries: dict[int, ShardEntry] = {}
     if todo and executor is None:
-        # Compile in this thread, where Ctrl-C is heard, before any worker waits for it.
-        plan.task.batch(plan.identity.seed, plan.identity.split, plan.range(todo[0])[0], 1)
+        # In a thread, because Ctrl-C in the middle of a compilation can get lost in LLVM's callbacks.
+        list(run_local([plan], warm_up, 1, threading.Event(), waiting("compiling, once on this machine", quiet=quiet)))
     run: Any = executor or run_local
-    try:
-        for entry in run(todo, work, workers, stop, progress.show):
+    rows = sum(stop - start for start, stop in map(plan.range, todo))
+    entries: dict[int, ShardEntry] = {}
+    with (
+        Progress("building", rows, quiet=quiet) as progress,
+        RecordLog(folder, plan) as log,
+        closing(run(todo, work, workers, stop, progress.show)) as made,
+    ):
+        for entry in made:
             log.append(entry)
             entries[entry.start // plan.layout.shard_examples] = entry
-    finally:
-        log.close()
-    return entries
+    return progress, entries
 
 
-def _finish(folder: Folder, plan: Plan, entries: dict[int, ShardEntry]) -> Manifest:
+def _finish(folder: Folder, plan: Plan, entries: dict[int, ShardEntry], old: Manifest | None) -> Manifest:
     shards = [entries[i] for i in range(plan.layout.num_shards)]
-    manifest = Manifest(plan.identity, plan.layout, plan.task.columns, shards)
-    folder.write(NAME, manifest.to_json())
-    folder.delete_tree(SCRATCH)
-    return manifest
-
-
-def clear(folder: Folder) -> None:
-    """Delete a dataset: its manifest first, so that no moment shows a manifest without its shards."""
-    files = folder.list()
-    folder.delete(NAME)
-    folder.delete_tree(SCRATCH)
-    for name in files:
-        if looks_like_shard(name):
-            folder.delete(name)
-    folder.make()
-
-
-def looks_like_shard(name: str) -> bool:
-    """Whether a file name is ``<split>-00000.<suffix>`` of some split and format."""
-    from synthshards.formats import FORMATS
-
-    stem, _, suffix = name.rpartition(".")
-    split, _, number = stem.rpartition("-")
-    return bool(split) and len(number) == 5 and number.isdecimal() and suffix in {f.SUFFIX for f in FORMATS.values()}
-
-
-def _admit(folder: Folder, files: Mapping[str, int], plan: Plan) -> Manifest | None:
-    """The manifest that stands, if any; refuse a folder that this plan would damage or mix."""
-    old = load(folder) if NAME in files else None
-    if old is not None:
-        _same(folder, "identity", old.identity.as_dict(), plan.identity.as_dict())
-        _same(folder, "layout", _fixed(old.layout.as_dict()), _fixed(plan.layout.as_dict()))
-        _no_shrink(folder, old.layout.num_shards, old.examples, plan)
-    try:
-        raw = folder.read(PLAN).to_pybytes()
-    except FileNotFoundError:
-        strays = [name for name in files if looks_like_shard(name)] if old is None else []
-        if strays:
-            raise UsageError(
-                f"{folder.url}: holds {len(strays)} shard files without a manifest (such as {strays[0]}); "
-                "legal: an empty folder, or --overwrite"
-            ) from None
-        return old
-    record = plan_record(raw, folder.where(PLAN))
-    _same(folder, "identity", record["dataset"], plan.identity.as_dict())
-    _same(folder, "layout", _fixed(record["layout"]), _fixed(plan.layout.as_dict()))
-    _no_shrink(folder, record["layout"]["num_shards"], record["examples"], plan)
+    if old is None or list(old.shards) != shards:  # else a newer pyarrow would only change its own version in there
+        old = Manifest(plan.identity, plan.layout, plan.task.columns, shards)
+        folder.write(NAME, old.to_json())
+    clear_scratch(folder)
     return old
 
 
-def _check_plan(folder: Folder, plan: Plan) -> None:
-    """On an object store, where no lock is held: another identity may have come in the meantime."""
-    if folder.path is None:
-        try:
-            record = plan_record(folder.read(PLAN).to_pybytes(), folder.where(PLAN))
-        except FileNotFoundError:
-            return  # a build of the same identity finished first
-        _same(folder, "identity", record["dataset"], plan.identity.as_dict())
-
-
-def _fixed(layout: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in layout.items() if name != "num_shards"}
-
-
-def _same(folder: Folder, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse unless both are equal, naming the first difference."""
-    for name in {**old, **new}:
-        a, b = old.get(name), new.get(name)
-        if a != b and isinstance(a, dict) and isinstance(b, dict):
-            _same(folder, f"{what}.{name}", a, b)
-        elif a != b:
-            raise UsageError(
-                f"{folder.url}: holds another {what} ({name} is {a!r} there, {b!r} here); "
-                "legal: another --out, or --overwrite to replace it"
-            )
-
-
-def _no_shrink(folder: Folder, num_shards: int, examples: int, plan: Plan) -> None:
-    rows = plan.layout.shard_examples
-    if plan.examples < examples:
-        raise UsageError(
-            f"{folder.url}: holds a plan of {num_shards} shards ({examples} rows), more than {plan.layout.num_shards} "
-            f"({plan.examples} rows); legal: at least as many, another --out, or --overwrite"
-        )
-    if plan.examples > examples and examples % rows:
-        raise UsageError(
-            f"{folder.url}: its last shard is short ({examples % rows} of {rows} rows), so it cannot grow; "
-            "legal: another --out, or --overwrite"
-        )
-
-
 def _first_run(indices: list[int]) -> str:
-    last = indices[0]
-    while last + 1 in indices[:10_000]:
-        last += 1
-    return f"{indices[0]}-{last}"
+    """The first run of consecutive numbers, as ``"3-7"``."""
+    length = next((i for i, index in enumerate(indices) if index != indices[0] + i), len(indices))
+    return f"{indices[0]}-{indices[length - 1]}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from types import FrameType
 from typing import Any
 
 import click
@@ -13,6 +11,8 @@ import click
 from synthshards.errors import DataError, UsageError
 from synthshards.formats import FORMATS
 from synthshards.inspect import task_from_text
+
+from .interrupt import interruptible
 
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: the cores this process may use]"
@@ -87,23 +87,23 @@ def build(
       synthshards build depo1-300 K=4 --examples 5000 --split eval
       synthshards build depo --shards 64 --out s3://bucket/depo/train --only-shards 0-15
     """
-    from .build import build as run
-    from .plan import make_plan
-
-    if executor != "local":
-        raise UsageError(f"--executor {executor!r}; legal: local")
-    plan = make_plan(
-        task_from_text(task, overrides),
-        seed=seed,
-        split=split,
-        shards=shards,
-        examples=examples,
-        shard_examples=shard_examples,
-        format=format_,
-        compression=compression,
-    )
-    target = out or f"data/{task}/{split}"
     with interruptible():
+        from .build import build as run
+        from .plan import make_plan
+
+        if executor != "local":
+            raise UsageError(f"--executor {executor!r}; legal: local")
+        plan = make_plan(
+            task_from_text(task, overrides),
+            seed=seed,
+            split=split,
+            shards=shards,
+            examples=examples,
+            shard_examples=shard_examples,
+            format=format_,
+            compression=compression,
+        )
+        target = f"data/{task}/{split}" if out is None else out
         report = run(
             plan, target, workers=workers or cores(), only_shards=only_shards, overwrite=overwrite, quiet=False
         )
@@ -120,19 +120,6 @@ def _say(target: str, report: Any) -> None:
     click.echo(f"fingerprint {report.manifest.identity.fingerprint}")
 
 
-class interruptible:  # noqa: N801 (a context manager)
-    """Turn SIGTERM into the same orderly stop as Ctrl-C, while a build runs."""
-
-    def __enter__(self) -> None:
-        def stop(number: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt
-
-        self._old = signal.signal(signal.SIGTERM, stop)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._old)
-
-
 @click.command()
 @click.argument("out")
 def seal(out: str) -> None:
@@ -142,9 +129,10 @@ def seal(out: str) -> None:
     Example:
       synthshards seal s3://bucket/depo/train
     """
-    from .build import seal as run
+    with interruptible():
+        from .build import seal as run
 
-    manifest = run(out)
+        manifest = run(out)
     click.echo(f"{out}: {len(manifest.shards)} shards, {manifest.examples:,} rows; sealed")
     click.echo(f"fingerprint {manifest.identity.fingerprint}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -23,12 +23,15 @@ _LOOK = 0.1
 
 def run_local(
     jobs: Iterable[J], work: Callable[[J], R], workers: int, stop: threading.Event, show: Callable[[], None]
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield the results of ``work(job)`` as they come, from `workers` threads.
 
-    At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, or the consumer stops or is
-    interrupted, `stop` is set, running jobs are awaited (they look at `stop` after every 1,024 rows) and the error goes
-    on. `show` is called in this thread, several times a second.
+    At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, or this thread is
+    interrupted, or the generator is closed, `stop` is set, running jobs are awaited (they look at `stop` after every
+    1,024 rows) and the error goes on. Close the generator before you let go of what the jobs work on: after an
+    exception in the loop's body, a traceback would keep it, and its threads, alive.
+
+    `show` is called in this thread, several times a second.
     """
     pending: set[Future[R]] = set()
     queue = deque(jobs)
@@ -39,18 +42,9 @@ def run_local(
                 pending.add(pool.submit(work, queue.popleft()))
             done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
             show()
-            for future in done:
+            # Failures last, so that what was finished beside them counts.
+            for future in sorted(done, key=lambda future: future.exception() is not None):
                 yield future.result()
-    except BaseException:
-        stop.set()
-        for future in pending:
-            future.cancel()
-        for future in pending:
-            try:
-                future.exception()
-            except BaseException:  # cancelled
-                pass
-        raise
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -10,14 +10,17 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from synthshards.errors import StorageError, UsageError
-from synthshards.storage import SCRATCH, Folder
+from synthshards.storage import SCRATCH, Folder, reason
+
+_LOCK = "lock"
 
 
 @contextlib.contextmanager
 def locked(folder: Folder, *, shared: bool) -> Iterator[None]:
-    """Hold the folder's lock.
+    """Hold the folder's lock. Its last holder deletes the file, and the scratch folder when nothing is left in it.
 
     Raises:
         UsageError: another build holds it.
@@ -26,28 +29,65 @@ def locked(folder: Folder, *, shared: bool) -> Iterator[None]:
     if folder.path is None:
         yield
         return
-    path = folder.path / SCRATCH / "lock"
+    path = folder.path / SCRATCH / _LOCK
+    handle = _take(folder, path, shared)
+    try:
+        yield
+    finally:
+        _let_go(handle, path)
+
+
+def clear_scratch(folder: Folder) -> None:
+    """Delete all that is unfinished. The lock stays while it is held: a second one would let a second build in."""
+    if folder.path is None:
+        folder.delete_tree(SCRATCH)
+        return
+    for name in folder.list(SCRATCH):
+        if name != _LOCK:
+            folder.delete(f"{SCRATCH}/{name}")
+
+
+def _take(folder: Folder, path: Path, shared: bool) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # the holder before us deleted the scratch folder between the two calls
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from None
+            raise StorageError(f"cannot write {path}: {reason(error)}") from None
         try:
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if _is_at(handle, path):
+                return handle
+            os.close(handle)  # the holder before us deleted the file that we opened: this lock guards nothing
+        except BaseException as error:
+            os.close(handle)
+            if isinstance(error, BlockingIOError):
                 raise UsageError(
                     f"{folder.url}: another build is at work there; wait for it, or stop it "
                     "(runs with --only-shards may work side by side)"
                 ) from None
-            # The holder before us may have finished and deleted the scratch folder: then this lock guards nothing.
-            try:
-                same = os.fstat(handle).st_ino == path.stat().st_ino
-            except FileNotFoundError:
-                same = False
-            if same:
-                yield
-                return
-        finally:
-            os.close(handle)
+            if isinstance(error, OSError):
+                raise StorageError(f"cannot lock {path}: {reason(error)}") from None
+            raise
+
+
+def _let_go(handle: int, path: Path) -> None:
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where others share it
+            if _is_at(handle, path):
+                path.unlink()  # under the lock: whoever has opened the file finds out that it is gone
+    finally:
+        os.close(handle)
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()  # fails where it holds an unfinished build, or the lock of the next one
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -18,6 +18,8 @@ from synthshards.spec import MAX_SHARDS, Identity, Layout
 from synthshards.tasks.task import Task
 
 DEFAULT_SHARD_EXAMPLES = 16_384
+#: Plans of unfinished builds are files of this name in the scratch folder.
+PLAN_PREFIX = "plan-"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,12 @@ class Plan:
             "dataset": self.identity.as_dict(),
             "layout": self.layout.as_dict(),
             "examples": self.examples,
-            "shard_key": self.shard_key,
         }
+
+    @cached_property
+    def file(self) -> str:
+        """Name of the file that declares the plan: the same for equal plans, and for no others."""
+        return f"{PLAN_PREFIX}{sha256_of(canonical_json(self.as_dict()))[7:23]}.json"
 
 
 def make_plan(
@@ -156,6 +162,12 @@ def plan_of(manifest: Manifest, *, format: str | None = None) -> Plan:
     return Plan(manifest.task(), manifest.identity, layout, manifest.examples)
 
 
+class _Record(msgspec.Struct, forbid_unknown_fields=True):
+    dataset: dict[str, Any]
+    layout: dict[str, Any]
+    examples: int
+
+
 def plan_record(raw: bytes, where: str) -> dict[str, Any]:
     """What `Plan.as_dict` wrote, read back.
 
@@ -163,22 +175,21 @@ def plan_record(raw: bytes, where: str) -> dict[str, Any]:
         ManifestError: it is not that.
     """
     try:
-        record = msgspec.json.decode(raw, type=dict[str, Any])
-        if not (record.keys() >= {"dataset", "layout", "examples"} and record["layout"]["num_shards"]):
-            raise msgspec.DecodeError("fields are missing")
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+        record = msgspec.json.decode(raw, type=_Record)
+        if not isinstance(record.layout.get("num_shards"), int):
+            raise msgspec.ValidationError("no num_shards")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{where}: not a plan ({error}); delete it, or use --overwrite") from None
-    return record
+    return {"dataset": record.dataset, "layout": record.layout, "examples": record.examples}
 
 
-def plan_from_record(raw: bytes, where: str) -> Plan:
-    """The plan that a build wrote into its scratch folder.
+def plan_from_record(record: dict[str, Any], where: str) -> Plan:
+    """The plan that a build declared in the scratch folder.
 
     Raises:
         ManifestError: it is not one.
         VersionError: it is of a task version that this package does not generate.
     """
-    record = plan_record(raw, where)
     try:
         data, layout = record["dataset"], record["layout"]
         task = task_from_identity(data["task"], data["params"])

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import click
 
 #: Seconds between plain lines.
 _EVERY = 10.0
+_BAR = 32
 
 
 class Progress:
-    """Counts rows and tokens; safe to tick from several threads.
+    """Counts rows and tokens from its `with` on; safe to tick from several threads.
 
     Args:
         label: what is being done, e.g. ``"building"``.
@@ -28,28 +30,19 @@ class Progress:
         self._done = self._tokens = 0
         self._unit = "tokens"
         self._lock = threading.Lock()
-        self._start = self._last = time.monotonic()
-        self._bar: Any = None
-        self._quiet = quiet
-        self._shown = 0
+        self._start = self._shown = time.monotonic()
+        self._quiet = quiet or not rows
+        self._terminal = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
-        if not self._quiet and self._rows and sys.stderr.isatty():
-            self._bar = click.progressbar(
-                length=self._rows,
-                label=self._label,
-                item_show_func=lambda _: self._rates(),
-                file=sys.stderr,
-                update_min_steps=max(1, self._rows // 500),
-            )
-            self._bar.__enter__()
+        self._start = self._shown = time.monotonic()
+        self._draw()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
+        self._draw(last=True)
 
     def tick(self, counts: dict[str, int]) -> None:
         """Add what was done: `examples`, and `tokens` or `characters`."""
@@ -60,26 +53,60 @@ class Progress:
 
     def show(self) -> None:
         """Draw the bar, or print a line when one is due. Call from one thread, often."""
-        if self._quiet:
-            return
-        if self._bar is not None:
-            if self._done > self._shown:
-                self._bar.update(self._done - self._shown)
-                self._shown = self._done
-        elif time.monotonic() - self._last >= _EVERY:
-            self._last = time.monotonic()
-            left = (self._rows - self._done) / max(1e-9, self._done / (self._last - self._start))
-            share = 100 * self._done / max(1, self._rows)
-            click.echo(f"{self._label}: {share:.0f}%, {self._rates()}, {left:.0f} s left", err=True)
+        now = time.monotonic()
+        if self._terminal and now - self._shown >= 0.1:
+            self._shown = now
+            self._draw()
+        elif not self._terminal and not self._quiet and now - self._shown >= _EVERY:
+            self._shown = now
+            click.echo(f"{self._label}: {self._share():.0%}, {self._rates()}, {self._left()} left", err=True)
 
     def summary(self) -> str:
         """``1,048,576 rows, 297.7 M tokens in 4.1 s (256 k rows/s, 72.6 M tokens/s)``."""
         seconds = time.monotonic() - self._start
         return f"{self._done:,} rows, {_si(self._tokens)} {self._unit} in {seconds:.1f} s ({self._rates()})"
 
+    def _draw(self, last: bool = False) -> None:
+        """One line, ``building [#####-----]  50%  256.0 k rows/s, 72.6 M tokens/s, 0:04 left``, over the one before."""
+        if self._quiet or not self._terminal:
+            return
+        try:
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except (OSError, ValueError):
+            columns = 80
+        text = f"{self._share():4.0%}  {self._rates()}, {self._left()} left"
+        # The last column stays free: a terminal that wraps there would scroll at every step.
+        width = min(_BAR, columns - 1 - len(f"{self._label} [] {text}"))
+        filled = int(width * self._share())
+        bar = f"[{'#' * filled}{'-' * (width - filled)}] " if width >= 5 else ""
+        line = f"{self._label} {bar}{text}"[: columns - 1].ljust(columns - 1)
+        click.echo(f"\r{line}", nl=last, err=True)
+
+    def _share(self) -> float:
+        return min(1.0, self._done / max(1, self._rows))
+
+    def _left(self) -> str:
+        if not self._done:
+            return "?"
+        seconds = round((self._rows - self._done) * (time.monotonic() - self._start) / self._done)
+        minutes, seconds = divmod(max(0, seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
     def _rates(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._start)
         return f"{_si(self._done / seconds)} rows/s, {_si(self._tokens / seconds)} {self._unit}/s"
+
+
+def waiting(label: str, *, quiet: bool = False) -> Callable[[], None]:
+    """A function to call often while something of unknown length goes on: after a second it says so on a terminal."""
+    began = time.monotonic()
+
+    def show() -> None:
+        if not quiet and sys.stderr.isatty() and time.monotonic() - began > 1:
+            click.echo(f"\r{label}: {time.monotonic() - began:.0f} s ", nl=False, err=True)
+
+    return show
 
 
 def _si(value: float) -> str:

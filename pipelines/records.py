@@ -6,66 +6,88 @@ than one file a shard: 100,000 small files would take two seconds to read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 import uuid
-from typing import IO, Any
+from types import TracebackType
+from typing import Any
 
 import msgspec
 
+from synthshards.errors import StorageError
 from synthshards.manifest import ShardEntry
-from synthshards.storage import SCRATCH, Folder
+from synthshards.storage import SCRATCH, Folder, reason
 
 from .plan import Plan
 
 _PREFIX = "records-"
-#: On an object store, where nothing can be appended to, records are flushed as new objects this often (seconds).
-_FLUSH_EVERY = 1.0
 
 
 class RecordLog:
-    """Writes this process's records. Close it to flush what is pending."""
+    """Writes this process's records. A context manager: leaving it flushes what is pending."""
 
     def __init__(self, folder: Folder, plan: Plan) -> None:
         self._folder, self._key = folder, plan.shard_key
-        self._id = uuid.uuid4().hex[:12]
+        # Names sort by time: where two logs have a record of one shard, the later one counts.
+        self._name = f"{SCRATCH}/{_PREFIX}{time.time_ns():020d}-{uuid.uuid4().hex[:12]}"
         self._pending: list[str] = []
         self._segment = 0
-        self._flushed = time.monotonic()
-        self._file: IO[bytes] | None = None
+        self._began = self._flushed = time.monotonic()
+        self._file: int | None = None
+
+    def __enter__(self) -> RecordLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+        except StorageError:
+            if kind is None:  # else the error on its way is the one to report
+                raise
+        finally:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
 
     def append(self, entry: ShardEntry) -> None:
-        """Record a shard whose file stands under its final name."""
+        """Record a shard whose file stands under its final name.
+
+        Raises:
+            StorageError: the record could not be written.
+        """
         line = json.dumps({"shard_key": self._key, "shard": entry.as_dict()}) + "\n"
         if self._folder.path is not None:
-            if self._file is None:
-                scratch = self._folder.path / SCRATCH
-                scratch.mkdir(parents=True, exist_ok=True)
-                self._file = (scratch / f"{_PREFIX}{self._id}.jsonl").open("ab")
-            self._file.write(line.encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._append_local(line.encode())
             return
+        # Nothing can be appended to an object, so records are gathered into new ones: after a second at first, then
+        # after a hundredth of the time so far, so that a build of days leaves a thousand objects and not 100,000.
         self._pending.append(line)
-        if time.monotonic() - self._flushed > _FLUSH_EVERY:
+        now = time.monotonic()
+        if now - self._flushed > max(1.0, (now - self._began) / 100):
             self.flush()
+
+    def _append_local(self, line: bytes) -> None:
+        path = self._folder.where(f"{self._name}.jsonl")
+        try:
+            if self._file is None:
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            while line:  # the system may take less than it was given
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {reason(error)}") from error
 
     def flush(self) -> None:
         """Write pending records (object stores only; local ones are on disk already)."""
         if self._pending:
-            name = f"{SCRATCH}/{_PREFIX}{self._id}-{self._segment:06d}.jsonl"
-            self._folder.write(name, "".join(self._pending).encode())
+            self._folder.write(f"{self._name}-{self._segment:06d}.jsonl", "".join(self._pending).encode())
             self._segment += 1
             self._pending.clear()
         self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        """Flush, and let go of the file."""
-        self.flush()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def read_records(folder: Folder, plan: Plan, files: dict[str, int]) -> dict[int, ShardEntry]:
@@ -75,28 +97,31 @@ def read_records(folder: Folder, plan: Plan, files: dict[str, int]) -> dict[int,
         files: name → size of the files in the folder.
     """
     kept: dict[int, ShardEntry] = {}
-    for name in sorted(folder.list(SCRATCH)):
+    for name in folder.list(SCRATCH):  # in order of their names
         if not name.startswith(_PREFIX):
             continue
-        for line in folder.read(f"{SCRATCH}/{name}").to_pybytes().splitlines():
-            entry = _entry(line, plan)
-            if entry is not None and files.get(entry.path) == entry.bytes:
-                kept[entry.start // plan.layout.shard_examples] = entry
+        with contextlib.suppress(FileNotFoundError):  # in an object store, a build that has just finished deletes them
+            for line in folder.read(f"{SCRATCH}/{name}").to_pybytes().splitlines():
+                entry = _entry(line, plan)
+                if entry is not None and stands(entry, plan, files):
+                    kept[entry.start // plan.layout.shard_examples] = entry
     return kept
 
 
-def standing(entry: ShardEntry, plan: Plan) -> bool:
-    """Whether an entry is a shard of `plan`."""
+def stands(entry: ShardEntry, plan: Plan, files: dict[str, int]) -> bool:
+    """Whether an entry is a shard of `plan` whose file is there, in its full size."""
     index = entry.start // plan.layout.shard_examples
-    return index < plan.layout.num_shards and (entry.start, entry.stop) == plan.range(index)
+    return (
+        index < plan.layout.num_shards
+        and (entry.start, entry.stop) == plan.range(index)
+        and entry.bytes is not None
+        and files.get(entry.path) == entry.bytes
+    )
 
 
 def _entry(line: bytes, plan: Plan) -> ShardEntry | None:
     try:
         record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-        if record.get("shard_key") != plan.shard_key:
-            return None
-        entry = msgspec.convert(record.get("shard"), ShardEntry)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.convert(record["shard"], ShardEntry) if record["shard_key"] == plan.shard_key else None
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         return None  # the torn last line of a killed process
-    return entry if standing(entry, plan) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,11 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
         content=content.hexdigest(),
     )
     return Shard(entry, data)
+
+
+def warm_up(plan: Plan) -> None:
+    """Compile every kernel that the plan needs, where the cache has none yet."""
+    make_shard(replace(plan, layout=replace(plan.layout, shard_examples=1, num_shards=1), examples=1), 0)
 
 
 def file_metadata(identity: Identity, start: int, stop: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ from synthshards.rng import words
 from synthshards.storage import SCRATCH
 from synthshards.tasks.task import Task
 
-from .build import looks_like_shard
+from .admit import looks_like_shard
 from .executors import check_stop, run_local
 from .progress import Progress
 from .shard import batch_counts, file_metadata, thread_buffers

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: an orderly stop within a second, whatever the threads are at."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: How long an orderly stop may take (seconds).
+_GRACE = 0.7
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """On Ctrl-C and SIGTERM raise KeyboardInterrupt inside, then end a command with one line and exit code 130.
+
+    What has not stopped in `_GRACE` seconds (an upload over a slow network, a compilation), or hears a second signal,
+    ends at once, as by a kill. A build survives that.
+    """
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # Python's handlers wait until the main thread comes back to Python. This pipe hears of a signal at once.
+    ears, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+    threading.Thread(target=_watch, args=(ears,), daemon=True).start()
+    signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    # Where SIGINT is ignored (nohup, background jobs of a script) it stays so.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, raise_it) for number in heard}
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\rstopped" if sys.stderr.isatty() else "stopped", err=True)  # on a terminal over the ^C
+        raise click.exceptions.Exit(130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        os.close(mouth)
+
+
+def _watch(ears: int) -> None:
+    while number := os.read(ears, 1):  # empty when the other end is closed
+        if number[0] in _SIGNALS:
+            if select.select([ears], [], [], _GRACE)[0] and not os.read(ears, 1):
+                break
+            os.write(2, b"\nstopped\n" if os.isatty(2) else b"stopped\n")
+            os._exit(130)
+    os.close(ears)
