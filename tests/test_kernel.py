@@ -86,6 +86,7 @@ def test_a_plain_copy_reuses_the_cache(warm: Warm, tmp_path: Path) -> None:
     assert files(cache) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_helper_changes_rows_under_a_warm_cache(warm: Warm, cache: Path, tmp_path: Path, name: str) -> None:
     package = copy_package(tmp_path)
@@ -125,6 +126,7 @@ def test_a_truncated_entry_is_replaced(warm: Warm, cache: Path, suffix: str, kep
     assert files(cache) == healed, "the replaced entry is not used"
 
 
+@pytest.mark.slow
 def test_an_entry_of_another_signature_is_not_run(warm: Warm, cache: Path) -> None:
     # Two processes that fill an empty cache at once can leave this behind.
     package, _cache, right = warm

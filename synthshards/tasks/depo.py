@@ -196,7 +196,7 @@ class DepoTask(Task):
     presets: ClassVar[Mapping[str, Preset]] = {
         **{
             f"depo1-{N}": Preset({"N": N}, f"Depo1: up to {N} nodes, words of 1-2 tokens, 1..8 steps", mean)
-            for N, mean in ((225, 283.8), (300, 358.2), (375, 432.1))
+            for N, mean in ((225, 283.5), (300, 358.5), (375, 432.9))
         },
         **{
             f"depo2-{N}": Preset(
@@ -204,7 +204,7 @@ class DepoTask(Task):
                 f"Depo2: up to {N} nodes, words of 5-7 tokens, 1..16 steps",
                 mean,
             )
-            for N, mean in ((75, 456.7), (100, 549.3), (125, 639.1))
+            for N, mean in ((75, 456.9), (100, 549.5), (125, 638.9))
         },
     }
 
