@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .ragged import RaggedBatch as RaggedBatch
     from .tasks.depo import DepoTask as DepoTask
+    from .tasks.lano import LanoTask as LanoTask
     from .tasks.task import Task as Task
 
 #: Public name → module that defines it.
@@ -29,6 +30,7 @@ _PUBLIC = {
     "DataError": "errors",
     "DepoTask": "tasks.depo",
     "HealWarning": "errors",
+    "LanoTask": "tasks.lano",
     "RaggedBatch": "ragged",
     "SynthshardsError": "errors",
     "Task": "tasks.task",
@@ -36,7 +38,17 @@ _PUBLIC = {
     "make_task": "catalog",
 }
 
-__all__ = ["DataError", "DepoTask", "HealWarning", "RaggedBatch", "SynthshardsError", "Task", "UsageError", "make_task"]
+__all__ = [
+    "DataError",
+    "DepoTask",
+    "HealWarning",
+    "LanoTask",
+    "RaggedBatch",
+    "SynthshardsError",
+    "Task",
+    "UsageError",
+    "make_task",
+]
 
 
 def __getattr__(name: str) -> Any:

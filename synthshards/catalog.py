@@ -7,11 +7,13 @@ from typing import Any
 
 from .errors import UsageError, nearest
 from .tasks.depo import DepoTask
+from .tasks.lano import LanoTask
 from .tasks.task import Task
 
 #: Task name → class, and the preset that the bare name stands for.
 TASKS: dict[str, tuple[type[Task], str]] = {
     "depo": (DepoTask, "depo1-225"),
+    "lano": (LanoTask, "lano-cfg3f"),
 }
 
 
