@@ -1,12 +1,16 @@
 """Count the rows that two datasets share: exactly, in bounded memory, across formats and stores.
 
-Each row is reduced to a 128-bit hash of its tokens (or text). Different rows of two sides of 10^7 rows fall on one hash
-with probability below 10^-24. Where the sides are larger than `_PASS_ROWS`, the hashes are compared in several passes,
-each over its own share of the hash space.
+Each row is reduced to a 128-bit hash of its tokens (or text); two different rows of two sides of 10^7 rows have one
+hash with a probability below 10^-24. The hashes of the smaller side go into a table, those of the larger side are
+looked up as they are read. A smaller side of more than `_PASS_ROWS` rows is taken in several passes, each over its own
+share of the hash space.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +19,17 @@ import numpy as np
 from synthshards.catalog import TASKS
 from synthshards.dataset import StoredDataset, open_stored
 from synthshards.kernel import kernel
-from synthshards.ragged import RaggedBatch
+from synthshards.ragged import RaggedBatch, is_ragged
 
+from .executors import check_stop, run_local
 from .progress import Progress
 
-#: Rows of a side that are held at a time: 20 bytes each, sorted.
-_PASS_ROWS = 1 << 24
+#: Rows of the smaller side that are in the table at a time; it has up to 2^24 places of 29 bytes.
+_PASS_ROWS = 12_000_000
 
 _P0, _P1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _Q0, _Q1 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_31, _29 = np.uint64(31), np.uint64(29)
+_31, _29, _1 = np.uint64(31), np.uint64(29), np.uint64(1)
 
 
 @dataclass
@@ -32,12 +37,12 @@ class Overlap:
     """Shared rows of two sides.
 
     Attributes:
-        shared: different rows that stand on both sides.
         rows_a, rows_b: rows of each side.
-        shared_in_a, shared_in_b: rows of each side that stand on the other too (repeats counted).
-        by_size: the task's size (n, ℓ …) → number of different shared rows of that size.
-        size: name of that size.
+        size: name of the task's size (n, ℓ …), None where the sides have none in common.
         same_stream: both sides have one identity, so that equal indices are equal rows.
+        shared: different rows that stand on both sides.
+        shared_in_a, shared_in_b: rows of each side that stand on the other too (repeats counted).
+        by_size: size → number of different shared rows of that size.
     """
 
     rows_a: int
@@ -50,8 +55,11 @@ class Overlap:
     by_size: dict[int, int] = field(default_factory=dict)
 
 
-def overlap(a: str, b: str, *, quiet: bool = True) -> Overlap:
+def overlap(a: str, b: str, *, workers: int = 1, quiet: bool = True) -> Overlap:
     """Compare two folders, URIs or manifests whose files stand.
+
+    Args:
+        workers: threads that read; each holds one shard.
 
     Raises:
         UsageError: one of them is no dataset.
@@ -59,63 +67,90 @@ def overlap(a: str, b: str, *, quiet: bool = True) -> Overlap:
     """
     sides = open_stored(a), open_stored(b)
     rows = [side.manifest.examples for side in sides]
-    task = TASKS[sides[0].manifest.identity.task][0]
-    size = task.size_fact if all(task.size_fact in side.manifest.columns for side in sides) else None
-    same = sides[0].manifest.identity == sides[1].manifest.identity
-    out = Overlap(rows[0], rows[1], size, same)
-    passes = max(1, -(-max(rows) // _PASS_ROWS))
+    out = Overlap(rows[0], rows[1], _common_size(*sides), sides[0].manifest.identity == sides[1].manifest.identity)
+    swap = rows[0] > rows[1]
+    small, large = sides[::-1] if swap else sides
+    passes = -(-min(rows) // _PASS_ROWS)
+    in_small = in_large = 0
     with Progress("comparing", passes * sum(rows), quiet=quiet) as progress:
         for part in range(passes):
-            left = _hashes(sides[0], part, passes, size, progress)
-            right = _hashes(sides[1], part, passes, size, progress)
-            in_a, first_in_a = _match(left[0], left[1], right[0], right[1])
-            in_b, _ = _match(right[0], right[1], left[0], left[1])
-            out.shared += int(first_in_a.sum())
-            out.shared_in_a += int(in_a.sum())
-            out.shared_in_b += int(in_b.sum())
-            for value, count in zip(*np.unique(left[2][first_in_a], return_counts=True), strict=True):
+            table = _Table(int(min(rows) / passes * 1.01) + 10_000)
+            with closing(_hashes(small, part, passes, out.size, workers, progress)) as found:
+                for hashes, sizes in found:
+                    table.add(hashes, sizes)
+            with closing(_hashes(large, part, passes, None, workers, progress)) as found:
+                for hashes, _ in found:
+                    in_large += table.find(hashes)
+            shared = table.found
+            out.shared += int(np.count_nonzero(shared))
+            in_small += int(table.counts[shared].sum())
+            for value, count in zip(*np.unique(table.sizes[shared], return_counts=True), strict=True):
                 out.by_size[int(value)] = out.by_size.get(int(value), 0) + int(count)
-    out.by_size = dict(sorted(out.by_size.items())) if size else {}
+    out.shared_in_a, out.shared_in_b = (in_large, in_small) if swap else (in_small, in_large)
+    out.by_size = dict(sorted(out.by_size.items())) if out.size else {}
     return out
 
 
+def _common_size(a: StoredDataset, b: StoredDataset) -> str | None:
+    """The column that both sides can be counted by."""
+    name = TASKS[a.manifest.identity.task][0].size_fact
+    kinds = {side.manifest.columns.get(name, "string") for side in (a, b)}
+    return None if any(is_ragged(kind) for kind in kinds) else name
+
+
 def _hashes(
-    side: StoredDataset, part: int, passes: int, size: str | None, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted hashes (two uint64 [rows]) and sizes (uint32 [rows]) of the rows that fall into this pass."""
-    rows = side.manifest.examples
-    room = rows if passes == 1 else int(rows / passes * 1.1) + 100_000
-    high, low = np.empty(room, np.uint64), np.empty(room, np.uint64)
-    sizes = np.zeros(room, np.uint32)
-    at = 0
-    for index in range(len(side.manifest.shards)):
+    side: StoredDataset, part: int, passes: int, size: str | None, workers: int, progress: Progress
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Hashes (uint64 [rows, 2]) and sizes (uint32 [rows]) of the rows that fall into this pass, shard by shard."""
+    stop = threading.Event()
+
+    def work(index: int) -> tuple[np.ndarray, np.ndarray]:
+        hashes, sizes = [], []
         for batch in side.blocks(index):
-            h, g = row_hashes(batch)
-            mine = h % np.uint64(passes) == np.uint64(part)
-            count = int(mine.sum())
-            assert at + count <= room, "a share of the hash space is uneven beyond all probability"
-            high[at : at + count], low[at : at + count] = h[mine], g[mine]
-            if size is not None:
-                sizes[at : at + count] = batch.columns[size].values[mine]
-            at += count
+            check_stop(stop)
+            found = row_hashes(batch)
+            mine = found[:, 0] % np.uint64(passes) == np.uint64(part)
+            hashes.append(found[mine])
+            values = batch.columns[size].values[mine] if size is not None else np.zeros(0)
+            sizes.append(values.astype(np.uint32))
             progress.tick({"examples": len(batch), "tokens": int(batch.offsets[-1])})
-        progress.show()
-    order = np.lexsort((low[:at], high[:at]))
-    return high[:at][order], low[:at][order], sizes[:at][order]
+        return np.concatenate(hashes), np.concatenate(sizes)
+
+    return run_local(range(len(side.manifest.shards)), work, workers, stop, progress.show)
 
 
-def row_hashes(batch: RaggedBatch) -> tuple[np.ndarray, np.ndarray]:
-    """128 bits a row, as two uint64 [rows]: of `input_ids` (whatever their width) or of the bytes of `text`."""
-    column = batch.columns.get("input_ids") or batch.columns["text"]
-    out = np.empty((2, len(batch)), np.uint64)
-    _hash_rows(column.values, column.offsets, out)
-    return out[0], out[1]
+def row_hashes(batch: RaggedBatch) -> np.ndarray:
+    """128 bits a row, uint64 [rows, 2]: of `input_ids` (whatever their width) or of the bytes of `text`."""
+    tokens = "input_ids" in batch.columns
+    column = batch.columns["input_ids" if tokens else "text"]
+    out = np.empty((len(batch), 2), np.uint64)
+    _hash_rows(column.values, column.offsets, _P0 if tokens else _P1, out)
+    return out
+
+
+class _Table:
+    """A hash table of rows: how often each stands on one side, its size, and whether it was found on the other."""
+
+    def __init__(self, rows: int) -> None:
+        places = 1 << max(4, (rows + rows // 3).bit_length())
+        self._keys = np.zeros((places, 2), np.uint64)
+        self.counts = np.zeros(places, np.int64)  # 0: the place is free
+        self.sizes = np.zeros(places, np.uint32)
+        self.found = np.zeros(places, np.bool_)
+
+    def add(self, hashes: np.ndarray, sizes: np.ndarray) -> None:
+        room = _add(self._keys, self.counts, self.sizes, hashes, sizes)
+        assert room, "one share of the hash space is larger than the others beyond all probability"
+
+    def find(self, hashes: np.ndarray) -> int:
+        """Mark the rows that are in the table; return how many of `hashes` are."""
+        return int(_find(self._keys, self.counts, self.found, hashes))
 
 
 @kernel
-def _hash_rows(values: Any, offsets: Any, out: Any) -> None:
+def _hash_rows(values: Any, offsets: Any, start: Any, out: Any) -> None:
     for r in range(offsets.size - 1):
-        h = np.uint64(offsets[r + 1] - offsets[r]) * _P0
+        h = np.uint64(offsets[r + 1] - offsets[r]) * start
         g = h ^ _P1
         for i in range(offsets[r], offsets[r + 1]):
             x = np.uint64(values[i])
@@ -125,20 +160,42 @@ def _hash_rows(values: Any, offsets: Any, out: Any) -> None:
             g ^= g >> _29
         h *= _P0
         g *= _P1
-        out[0, r] = h ^ (h >> _31)
-        out[1, r] = g ^ (g >> _29)
+        out[r, 0] = h ^ (h >> _31)
+        out[r, 1] = g ^ (g >> _29)
 
 
 @kernel
-def _match(high: Any, low: Any, other_high: Any, other_low: Any) -> Any:
-    """For sorted hashes: bool [rows] in the other side too, and bool [rows] the first of its kind among those."""
-    found = np.zeros(high.size, np.bool_)
-    first = np.zeros(high.size, np.bool_)
-    j = 0
-    for i in range(high.size):
-        while j < other_high.size and (other_high[j] < high[i] or (other_high[j] == high[i] and other_low[j] < low[i])):
-            j += 1
-        if j < other_high.size and other_high[j] == high[i] and other_low[j] == low[i]:
-            found[i] = True
-            first[i] = i == 0 or high[i] != high[i - 1] or low[i] != low[i - 1]
-    return found, first
+def _add(keys: Any, counts: Any, sizes: Any, hashes: Any, new_sizes: Any) -> Any:
+    """Add rows to the table; False when it is full."""
+    last = np.uint64(counts.size - 1)
+    for r in range(hashes.shape[0]):
+        at = hashes[r, 1] & last
+        for _ in range(counts.size):
+            if counts[at] == 0:
+                keys[at, 0], keys[at, 1] = hashes[r, 0], hashes[r, 1]
+                if new_sizes.size > 0:
+                    sizes[at] = new_sizes[r]
+                break
+            if keys[at, 0] == hashes[r, 0] and keys[at, 1] == hashes[r, 1]:
+                break
+            at = (at + _1) & last
+        else:
+            return False
+        counts[at] += 1
+    return True
+
+
+@kernel
+def _find(keys: Any, counts: Any, found: Any, hashes: Any) -> Any:
+    """Mark the rows that stand in the table, which is never full; return how many of `hashes` do."""
+    last = np.uint64(counts.size - 1)
+    total = 0
+    for r in range(hashes.shape[0]):
+        at = hashes[r, 1] & last
+        while counts[at] != 0:
+            if keys[at, 0] == hashes[r, 0] and keys[at, 1] == hashes[r, 1]:
+                found[at] = True
+                total += 1
+                break
+            at = (at + _1) & last
+    return total
