@@ -1,14 +1,13 @@
-"""Commands that build and prove: build, seal, verify, reproduce, overlap."""
+"""Commands that build: build, seal."""
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 import click
 
-from synthshards.errors import DataError, UsageError
+from synthshards.errors import UsageError
 from synthshards.formats import FORMATS
 from synthshards.inspect import task_from_text
 
@@ -135,114 +134,3 @@ def seal(out: str) -> None:
         manifest = run(out)
     click.echo(f"{out}: {len(manifest.shards)} shards, {manifest.examples:,} rows; sealed")
     click.echo(f"fingerprint {manifest.identity.fingerprint}")
-
-
-@click.command()
-@click.argument("out")
-@click.option("--rederive", is_flag=True, help="Generate the rows again and compare them.")
-@click.option("--sample", type=float, help="Share of the rows to rederive, a fixed choice; implies --rederive.")
-@WORKERS
-@JSON
-def verify(out: str, rederive: bool, sample: float | None, workers: int | None, as_json: bool) -> None:
-    """Check every shard of OUT: size, sha256, columns, rows, content. Names each bad file; exit code 1 if there is one.
-
-    \b
-    Examples:
-      synthshards verify data/depo/train
-      synthshards verify data/depo/train --rederive --sample 0.01
-    """
-    from .verify import verify as run
-
-    if sample is not None and not 0 < sample <= 1:
-        raise UsageError(f"--sample {sample}; legal: above 0, at most 1")
-    findings = run(
-        out,
-        rederive=rederive or sample is not None,
-        sample=1.0 if sample is None else sample,
-        workers=workers or cores(),
-        quiet=as_json,
-    )
-    if as_json:
-        problems = [{"path": path, "problem": problem} for path, problem in findings.problems]
-        document = {
-            "ok": findings.ok,
-            "shards": problems,
-            "notes": findings.notes,
-            "checked": findings.shards,
-            "rederived": findings.rederived,
-        }
-        click.echo(json.dumps(document, indent=2))
-    else:
-        for path, problem in findings.problems:
-            click.echo(f"{path}: {problem}")
-        for note in findings.notes:
-            click.echo(f"note: {note} is no part of the dataset")
-        if findings.ok:
-            again = f", {findings.rederived:,} rows generated again and equal" if findings.rederived else ""
-            click.echo(f"{out}: ok, {findings.shards} shards; {findings.summary}{again}")
-    if not findings.ok:
-        names = ", ".join(path for path, _ in findings.problems[:3]) + (" …" if len(findings.problems) > 3 else "")
-        raise DataError(f"{out}: {len(findings.problems)} bad: {names}")
-
-
-@click.command()
-@click.argument("manifest")
-@click.option("--out", required=True, help="Folder or URI for the rows.")
-@click.option("--format", "format_", help=f"Another format than the manifest's: {' | '.join(FORMATS)}")
-@ONLY
-@WORKERS
-def reproduce(manifest: str, out: str, format_: str | None, only_shards: str | None, workers: int | None) -> None:
-    """Generate the rows that MANIFEST (a file, or a folder that has one) describes, and prove that they are the same.
-
-    \b
-    Example:
-      synthshards reproduce eval-manifest.json --out data/eval
-    """
-    from .reproduce import reproduce as run
-
-    with interruptible():
-        report = run(manifest, out, format=format_, only_shards=only_shards, workers=workers or cores(), quiet=False)
-    _say(out, report)
-    click.echo(f"content digests: {report.made + report.kept} of {report.made + report.kept} equal to the manifest's")
-
-
-@click.command()
-@click.argument("out_a")
-@click.argument("out_b")
-@JSON
-def overlap(out_a: str, out_b: str, as_json: bool) -> None:
-    """Count the rows that OUT_A and OUT_B share, exactly; exit code 1 if there are any.
-
-    \b
-    Example:
-      synthshards overlap data/depo/train data/depo/eval
-    """
-    from .overlap import overlap as run
-
-    found = run(out_a, out_b, quiet=as_json)
-    if as_json:
-        document = {
-            "shared": found.shared,
-            "rows_a": found.rows_a,
-            "rows_b": found.rows_b,
-            "shared_in_a": found.shared_in_a,
-            "shared_in_b": found.shared_in_b,
-            "size": found.size,
-            "by_size": found.by_size,
-            "same_stream": found.same_stream,
-        }
-        click.echo(json.dumps(document, indent=2))
-    else:
-        click.echo(f"A: {found.rows_a:,} rows of {out_a}\nB: {found.rows_b:,} rows of {out_b}")
-        click.echo(
-            "one identity: rows of equal index are equal rows"
-            if found.same_stream
-            else "two identities: the random streams are disjoint by construction; small spaces share rows all the same"
-        )
-        click.echo(
-            f"shared: {found.shared:,} different rows ({found.shared_in_a:,} rows of A, {found.shared_in_b:,} of B)"
-        )
-        for size, count in found.by_size.items():
-            click.echo(f"  {found.size}={size}: {count:,}")
-    if found.shared:
-        raise DataError(f"{found.shared} rows are shared by {out_a} and {out_b}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from synthshards.dataset import open_stored
-from synthshards.errors import DataError
-from synthshards.storage import open_folder
+from contextlib import suppress
+
+from synthshards.dataset import StoredDataset, open_stored
+from synthshards.errors import DataError, UsageError
+from synthshards.manifest_reading import load
+from synthshards.storage import Folder, open_folder
 
 from .build import Report, build, clear
-from .plan import plan_of
+from .plan import Plan, plan_of
+from .verify import check
 
 
 def reproduce(
@@ -21,8 +25,10 @@ def reproduce(
 ) -> Report:
     """Generate a manifest's rows into `out`, each shard compared with the content digest that the manifest promises.
 
+    What stands in `out` already is checked, and made again where it is damaged.
+
     Args:
-        manifest: path or URI of a manifest (any file name ending in .json) or of a folder that has one.
+        manifest: path or URI of a manifest (of any name) or of a folder that has one.
         out: where to; with the same format and library versions its bytes are those of the original.
         format: another format than the manifest's.
         only_shards: "A-B": these alone, to be joined by `seal`.
@@ -38,9 +44,22 @@ def reproduce(
     expect = {i: entry.content for i, entry in enumerate(source.shards)}
     folder = open_folder(out)
     fresh = not folder.exists()
+    if not fresh:
+        _drop_damaged(folder, plan, workers)
     try:
         return build(plan, out, workers=workers, only_shards=only_shards, expect=expect, quiet=quiet)
     except DataError:
-        if fresh:
+        if fresh and only_shards is None:
             clear(folder)
         raise
+
+
+def _drop_damaged(folder: Folder, plan: Plan, workers: int) -> None:
+    """Delete the damaged shards of a finished dataset of this plan, so that the build makes them again."""
+    with suppress(UsageError):  # no finished dataset
+        found = StoredDataset(folder, load(folder))
+        if found.manifest.identity == plan.identity and found.manifest.layout == plan.layout:
+            known = {entry.path for entry in found.manifest.shards}
+            for name, _ in check(found, workers=workers).problems:
+                if name in known:
+                    folder.delete(name)

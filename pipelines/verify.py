@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,13 @@ def verify(
         UsageError, ManifestError: there is no dataset, or its manifest is hostile.
         VersionError: `rederive` of a task version that this package does not generate.
     """
-    dataset = open_stored(location)
+    return check(open_stored(location), rederive=rederive, sample=sample, workers=workers, quiet=quiet)
+
+
+def check(
+    dataset: StoredDataset, *, rederive: bool = False, sample: float = 1.0, workers: int = 1, quiet: bool = True
+) -> Findings:
+    """`verify`, of a dataset that is open."""
     manifest = dataset.manifest
     task = manifest.task() if rederive else None
     findings = Findings(len(manifest.shards))
@@ -71,11 +78,10 @@ def verify(
     for name in dataset.folder.list():
         if name not in known and looks_like_shard(name):
             findings.problems.append((name, "not in the manifest, though named like a shard"))
-        elif name not in known and name != NAME:
+        elif name not in known and name not in (NAME, dataset.name):
             findings.notes.append(name)
-    findings.notes += [f"{name}/" for name in dataset.folder.subfolders()]
-    if SCRATCH + "/" in findings.notes:
-        findings.notes[-1] += " (an unfinished build; finish it with the same build command)"
+    for name in dataset.folder.subfolders():
+        findings.notes.append(f"{name}/" + (" (of an unfinished build)" if name == SCRATCH else ""))
     stop = threading.Event()
     with Progress("verifying", manifest.examples, quiet=quiet) as progress:
 
@@ -86,10 +92,11 @@ def verify(
             except (DataError, StorageError) as error:
                 return entry.path, str(error), 0
 
-        for path, problem, rederived in run_local(range(len(manifest.shards)), work, workers, stop, progress.show):
-            findings.rederived += rederived
-            if problem is not None:
-                findings.problems.append((path, problem))
+        with closing(run_local(range(len(manifest.shards)), work, workers, stop, progress.show)) as outcomes:
+            for path, problem, rederived in outcomes:
+                findings.rederived += rederived
+                if problem is not None:
+                    findings.problems.append((path, problem))
     findings.problems.sort()
     findings.summary = progress.summary()
     return findings

@@ -21,9 +21,9 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "build": ("synthshards.pipelines.commands", "build", "Build shards of a task.", None),
     "seal": ("synthshards.pipelines.commands", "seal", "Join what --only-shards runs wrote.", None),
     "info": ("synthshards.commands", "info", "Show what a dataset holds.", None),
-    "verify": ("synthshards.pipelines.commands", "verify", "Check a dataset, or prove its rows.", None),
-    "reproduce": ("synthshards.pipelines.commands", "reproduce", "Make a dataset again from its manifest.", None),
-    "overlap": ("synthshards.pipelines.commands", "overlap", "Count the rows two datasets share.", None),
+    "verify": ("synthshards.pipelines.commands_prove", "verify", "Check a dataset, or prove its rows.", None),
+    "reproduce": ("synthshards.pipelines.commands_prove", "reproduce", "Make a dataset again from its manifest.", None),
+    "overlap": ("synthshards.pipelines.commands_prove", "overlap", "Count the rows two datasets share.", None),
     "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
     "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
 }
@@ -59,32 +59,36 @@ class Group(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line, _) in COMMANDS.items()])
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, prog_name="synthshards")
 @click.option("--debug", is_flag=True, help="Show a traceback where an error stops a command.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
     """Deterministic shards of synthetic tasks for language-model pretraining research.
 
     \b
     Example:
       synthshards build depo --shards 64        a million rows of Depo under data/depo/train
-      synthshards verify data/depo/train
-      synthshards inspect depo N=12
+      synthshards verify data/depo/train        proof that they are whole
+      synthshards inspect depo N=12             rows for human eyes, made on the spot
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> None:
     """Entry point: run the command line and exit with its code (0, 1, 2 or 130)."""
     debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    code = 0
+    sys.argv = [arg for arg in sys.argv if arg != "--debug"]
+    code: object = 0
     try:
-        code = cli.main(standalone_mode=False) or 0
-    except SynthshardsError as error:
-        code = _fail(error, str(error), error.exit_code, debug)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
@@ -92,22 +96,29 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         code = 130
-    except BrokenPipeError:
-        # The reader of a pipe (head, say) left: that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe (head, say) has left: click, too, ends with 1 and without a word
+        code = 1
+    except SynthshardsError as error:
+        code = _fail(error, str(error), error.exit_code, debug)
     except MemoryError as error:
         code = _fail(error, "out of memory; legal: smaller --shard-examples or fewer --workers", 1, debug)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = _fail(error, f"{where}{error.strerror or error}", 1, debug)
+    except Exception as error:
+        line = f"{type(error).__name__}: {error} (a fault of synthshards: please report it, with what --debug shows)"
+        code = _fail(error, line, 1, debug)
+    try:
+        sys.stdout.flush()
+    except OSError:  # said above; without this Python would say it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _click_line(error: click.ClickException) -> str:
-    """click's message as one line, with the command whose --help tells more."""
-    text = " ".join(error.format_message().split())
-    ctx = getattr(error, "ctx", None)
-    return f"{text} (see {ctx.command_path} --help)" if ctx is not None else text
+    """click's message, with the command whose --help tells more."""
+    ctx, message = getattr(error, "ctx", None), error.format_message().removesuffix(".")
+    return f"{message} (see {ctx.command_path} --help)" if ctx is not None else message
 
 
 def _fail(error: BaseException, line: str, code: int, debug: bool) -> int:
@@ -115,7 +126,9 @@ def _fail(error: BaseException, line: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"error: {' '.join(line.split())}", err=True)
+    # What a hostile file says may hold line breaks and escape sequences.
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(line.split()))
+    click.echo(f"error: {shown}", err=True)
     return code
 
 

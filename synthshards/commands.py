@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from . import inspect as inspection
-from .catalog import TASKS, is_task_name, preset_names, resolve
+from .catalog import TASKS, preset_names, resolve
 from .dataset import open_stored
-from .errors import UsageError
 from .params import describe
 from .tasks.task import Buffers, Task
 
@@ -77,39 +77,45 @@ def _speed(task: Task, seconds: float = 0.3) -> float:
 
 @click.command()
 @click.argument("out")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every shard's seed range.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, with every shard's seed range, as JSON.")
 def info(out: str, as_json: bool) -> None:
-    """Show what the dataset OUT (a folder, a URI or a manifest) holds.
+    """Show what the dataset OUT (a folder, a URI or a manifest) holds. Reads its manifest alone.
 
     \b
-    Example:
+    Examples:
       synthshards info data/depo/train
+      synthshards info s3://bucket/depo/train --json
     """
-    dataset = open_stored(out)
-    manifest = dataset.manifest
+    manifest = open_stored(out).manifest
     if as_json:
         return click.echo(manifest.to_json().decode(), nl=False)
-    identity, layout, totals = manifest.identity, manifest.layout, manifest.totals
-    click.echo(f"{out}")
-    click.echo(
-        f"  task         {identity.task} version {identity.task_version}, seed {identity.seed}, split {identity.split}"
-    )
-    click.echo(f"  parameters   {' '.join(f'{k}={json.dumps(v)}' for k, v in identity.params.items())}")
-    click.echo(f"  fingerprint  {identity.fingerprint}")
-    click.echo(
-        f"  layout       {layout.num_shards} {layout.format} shards of {layout.shard_examples} rows, "
-        f"{layout.compression}"
-    )
-    click.echo(f"  columns      {', '.join(f'{name} {kind}' for name, kind in manifest.columns.items())}")
-    click.echo(f"  totals       {', '.join(f'{v:,} {k}' for k, v in totals.items() if v is not None)}")
-    click.echo(f"  written by   {' '.join(manifest.generator.values())}")
+    identity, layout, generator = manifest.identity, manifest.layout, manifest.generator
+    version = f"version {identity.task_version}"
+    if identity.task_version != TASKS[identity.task][0].version:
+        version += f" (this package makes version {TASKS[identity.task][0].version}: these rows can only be read)"
+    totals = {name.replace("_", " "): f"{value:,}" for name, value in manifest.totals.items() if value is not None}
+    lines = {
+        "task": f"{identity.task} {version}",
+        "stream": f"seed {identity.seed}, split {identity.split}",
+        "parameters": " ".join(f"{key}={json.dumps(value)}" for key, value in identity.params.items()),
+        "fingerprint": identity.fingerprint,
+        "layout": f"{layout.num_shards:,} {layout.format} shards of {layout.shard_examples:,} rows, "
+        f"compression {layout.compression}",
+        "columns": ", ".join(f"{name} {kind}" for name, kind in manifest.columns.items()),
+        "totals": ", ".join(f"{value} {name}" for name, value in totals.items()),
+        "written by": f"{generator['package']} {generator['version']}, pyarrow {generator['pyarrow']}",
+    }
+    click.echo(out)
+    for name, text in lines.items():
+        click.echo(f"  {name:12} {text}")
+    click.echo("  shards       (file, seed range, size)")
     shown = manifest.shards if len(manifest.shards) <= 6 else [*manifest.shards[:3], None, *manifest.shards[-2:]]
     for entry in shown:
         if entry is None:
-            click.echo("  …")
+            click.echo("    …")
         else:
             size = "no file" if entry.bytes is None else f"{entry.bytes:,} bytes"
-            click.echo(f"  {entry.path}  rows {entry.start}..{entry.stop - 1}  {size}")
+            click.echo(f"    {entry.path}  {entry.start:,}..{entry.stop - 1:,}  {size}")
     return None
 
 
@@ -117,22 +123,24 @@ def info(out: str, as_json: bool) -> None:
 @click.argument("source", metavar="TASK|OUT")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--show", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
-@click.option("--seed", default=0, show_default=True, help="Seed of generated rows.")
-@click.option("--split", default="train", show_default=True, help="Split of generated rows.")
-@click.option("--tokenizer", metavar="NAME", help="Name tokens by a Hugging Face tokenizer (a hub name or a folder).")
+@click.option("--seed", type=int, help="Of rows that are made now. [default: 0]")
+@click.option("--split", help="Of rows that are made now. [default: train]")
+@click.option("--tokenizer", metavar="NAME", help="Print the tokens of a Hugging Face tokenizer (hub name or folder).")
 @click.option("--max-tokens", default=-1, show_default=True, help="Tokens to show of a row; -1 for all.")
 @click.option("--text-chars", default=500, show_default=True, help="Characters to show of a text; -1 for all.")
 @click.option("--no-color", is_flag=True, help="Plain text (as with NO_COLOR set, or into a pipe).")
+@click.option("--html", metavar="FILE", help="Write a page to FILE instead.")
 def inspect(
     source: str,
     overrides: tuple[str, ...],
     show: int,
-    seed: int,
-    split: str,
+    seed: int | None,
+    split: str | None,
     tokenizer: str | None,
     max_tokens: int,
     text_chars: int,
     no_color: bool,
+    html: str | None,
 ) -> None:
     """Show rows of TASK (made now) or of the dataset OUT, decoded: dim where the loss mask is 0, green where it is 1.
 
@@ -140,11 +148,9 @@ def inspect(
     Examples:
       synthshards inspect depo N=12 --show 1
       synthshards inspect data/depo/train --max-tokens 80
+      synthshards inspect depo1-300 --html depo.html
     """
-    if "=" in source and not is_task_name(source):
-        raise UsageError(f"{source!r}: first a task or a folder, then KEY=VALUE")
-    color = False if no_color or os.environ.get("NO_COLOR") else None
-    for piece in inspection.render(
+    title, rows = inspection.report(
         source,
         overrides,
         show=show,
@@ -153,5 +159,12 @@ def inspect(
         tokenizer=tokenizer,
         max_tokens=max_tokens,
         text_chars=text_chars,
-    ):
-        click.echo(piece, color=color)
+    )
+    if html is not None:
+        Path(html).write_text(inspection.as_html(title, rows), encoding="utf-8")
+        return click.echo(f"wrote {html}")
+    color = False if no_color or os.environ.get("NO_COLOR") else None
+    click.echo(f"{title}\n")
+    for row in rows:
+        click.echo(inspection.as_terminal(row), color=color)
+    return None

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import click
 
-from .catalog import is_task_name, make_task, resolve
+from .catalog import TASKS, is_task_name, make_task, preset_names, resolve
 from .dataset import StoredDataset, open_stored
-from .errors import SynthshardsError, UsageError
+from .errors import UsageError, VersionError, nearest
 from .params import assignments, parse
-from .tasks.task import Row, Task
+from .tasks.task import Row, Task, Verdict
 
-Names = Callable[[Sequence[int]], list[str]]
+#: Entries of a list that are shown among a row's facts.
+_LIST = 16
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row as it is shown.
+
+    Attributes:
+        head: number, length and facts.
+        verdict: of the task's checker; None where this package no longer has that version of the law.
+        runs: (text, mask): stretches of one loss mask; None where rows have no mask.
+        rest: what is left out, or empty.
+    """
+
+    head: str
+    verdict: Verdict | None
+    runs: list[tuple[str, bool | None]]
+    rest: str
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Token ids → printed tokens, and text → ids, of a Hugging Face tokenizer."""
+
+    name: str
+    names: Callable[[Sequence[int]], list[str]]
+    encode: Callable[[str], list[int]]
 
 
 def task_from_text(name: str, pairs: Sequence[str]) -> Task:
@@ -32,24 +62,40 @@ def task_from_text(name: str, pairs: Sequence[str]) -> Task:
     return cls({**values, **{key: getattr(typed, key) for key in texts}})
 
 
-def rows_of(source: str, pairs: Sequence[str], seed: int, split: str) -> tuple[Task | None, Iterator[Row], str]:
-    """The task (None where this package no longer has its version), the rows and a title for a task name or a folder.
+def rows_of(
+    source: str, pairs: Sequence[str] = (), *, seed: int | None = None, split: str | None = None
+) -> tuple[Task | None, Iterator[Row], str]:
+    """The task (None where this package no longer has its version), the rows and a title.
+
+    Args:
+        source: a task or preset name, whose rows are made now, or a dataset, whose rows are read.
+        pairs, seed, split: of rows that are made now (seed 0 and split "train" where left out).
 
     Raises:
-        UsageError: unknown task, no such folder, or overrides for stored rows.
+        UsageError: no such task or dataset, or any of `pairs`, `seed` and `split` for stored rows.
     """
     if is_task_name(source):
         task = task_from_text(source, pairs)
-        return task, _generated(task, seed, split), f"{source}, seed {seed}, split {split}, generated now"
-    dataset = open_stored(source)
-    if pairs:
-        raise UsageError(f"{source}: stored rows take no {pairs[0]}; legal: KEY=VALUE after a task name")
+        seed, split = 0 if seed is None else seed, "train" if split is None else split
+        task.key(seed, split)  # an illegal seed or split is refused before anything is shown
+        title = f"{' '.join([source, *pairs])}: seed {seed}, split {split}, made now"
+        return task, _generated(task, seed, split), title
+    if "=" in source and not pairs:
+        raise UsageError(f"{source!r}: first a task or a dataset, then KEY=VALUE")
+    try:
+        dataset = open_stored(source)
+    except UsageError as error:
+        raise UsageError(f"{error}{nearest(source, [*TASKS, *preset_names()])}") from None
+    given = [*pairs, *(["--seed"] if seed is not None else []), *(["--split"] if split is not None else [])]
+    if given:
+        raise UsageError(f"{source}: its rows are read, not made; legal: {given[0]} after a task or preset name")
     identity = dataset.manifest.identity
     try:
         stored_task: Task | None = dataset.manifest.task()
-    except SynthshardsError:
+    except VersionError:
         stored_task = None
-    title = f"{source}: {identity.task}, seed {identity.seed}, split {identity.split}, read from shards"
+    version = f" version {identity.task_version}" if stored_task is None else ""
+    title = f"{source}: {identity.task}{version}, seed {identity.seed}, split {identity.split}, read from its shards"
     return stored_task, _stored(dataset), title
 
 
@@ -66,12 +112,13 @@ def _stored(dataset: StoredDataset) -> Iterator[Row]:
             yield from batch.rows()
 
 
-def tokenizer_names(name: str) -> Names:
-    """Token ids → the tokens of a Hugging Face tokenizer (a hub name or a local folder).
+def load_tokenizer(name: str) -> Tokenizer:
+    """A Hugging Face tokenizer by hub name or local folder.
 
     Raises:
         UsageError: transformers is not installed, or there is no such tokenizer.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -80,74 +127,117 @@ def tokenizer_names(name: str) -> Names:
         ) from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        raise UsageError(f"--tokenizer {name!r}: no such tokenizer ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # of the hub, of the file system, of JSON …
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"--tokenizer {name!r}: no such tokenizer ({reason})") from None
+    known = len(tokenizer)
 
     def names(ids: Sequence[int]) -> list[str]:
-        known = len(tokenizer)
-        return [str(tokenizer.convert_ids_to_tokens(i)) if i < known else f"<unknown_{i}>" for i in ids]
+        found = [tokenizer.convert_ids_to_tokens(i) if i < known else None for i in ids]
+        return [f"<unknown_{i}>" if token is None else str(token) for i, token in zip(ids, found, strict=True)]
 
-    return names
+    return Tokenizer(name, names, lambda text: list(tokenizer.encode(text, add_special_tokens=False)))
 
 
-def render_row(
-    number: int, row: Row, task: Task | None, names: Names | None, *, max_tokens: int, text_chars: int
-) -> str:
-    """One row: a line of facts, then its tokens (dim where the loss mask is 0, green where it is 1) or its text."""
-    facts = {k: v for k, v in row.items() if k not in ("input_ids", "loss_mask", "labels", "text")}
-    told = " ".join(f"{name}={_short(value)}" for name, value in facts.items())
-    if task is None:
-        validity = "not checked (another task version)"
-    else:
-        verdict = task.validate_example(row)
-        validity = click.style("valid", fg="green") if verdict else click.style(f"INVALID: {verdict.reason}", fg="red")
+def show_row(
+    number: int, row: Row, task: Task | None, tokenizer: Tokenizer | None, *, max_tokens: int, text_chars: int
+) -> Shown:
+    """Prepare one row.
+
+    Args:
+        max_tokens, text_chars: how much of it; negative for all.
+    """
+    facts = {name: value for name, value in row.items() if name not in ("input_ids", "labels", "loss_mask", "text")}
+    told = "".join(f" · {name}={_short(value)}" for name, value in facts.items())
+    verdict = task.validate_example(row) if task is not None else None
     if "text" in row:
         text = row["text"]
-        shown = text if text_chars < 0 else text[:text_chars]
-        rest = f" … {len(text) - len(shown)} more characters" if len(shown) < len(text) else ""
-        return f"row {number} · {len(text)} characters · {told} · {validity}\n  {shown}{rest}\n"
+        if tokenizer is None:
+            shown = text if text_chars < 0 else text[:text_chars]
+            head = f"row {number} · {len(text)} characters{told}"
+            return Shown(head, verdict, [(shown, None)], _rest(len(text) - len(shown), "characters"))
+        ids = tokenizer.encode(text)
+        count = len(ids) if max_tokens < 0 else min(max_tokens, len(ids))
+        head = f"row {number} · {len(text)} characters, {len(ids)} tokens of {tokenizer.name}{told}"
+        tokens = " ".join(tokenizer.names(ids[:count]))
+        return Shown(head, verdict, [(tokens, None)], _rest(len(ids) - count, "tokens"))
     ids, mask = row["input_ids"].tolist(), row["loss_mask"].tolist()
-    head = f"row {number} · {len(ids)} tokens, {sum(mask)} in the loss · {told} · {validity}"
     count = len(ids) if max_tokens < 0 else min(max_tokens, len(ids))
-    decode = names or (task.decode if task else lambda some: [str(i) for i in some])
-    body = _coloured(decode(ids[:count]), mask[:count])
-    rest = f" … {len(ids) - count} more tokens" if count < len(ids) else ""
-    return f"{head}\n  {body}{rest}\n"
+    decode: Callable[[Sequence[int]], list[str]] = lambda some: [str(i) for i in some]  # noqa: E731
+    if tokenizer is not None:
+        decode = tokenizer.names
+    elif task is not None:
+        decode = task.decode
+    runs: list[tuple[str, bool | None]] = []
+    for on, pairs in groupby(zip(mask, decode(ids[:count]), strict=False), key=lambda pair: bool(pair[0])):
+        runs.append((" ".join(token for _, token in pairs), on))
+    head = f"row {number} · {len(ids)} tokens, {sum(mask)} in the loss{told}"
+    return Shown(head, verdict, runs, _rest(len(ids) - count, "tokens"))
 
 
-def _coloured(tokens: Sequence[str], mask: Sequence[bool]) -> str:
-    """Tokens joined by spaces, one style a run of equal mask."""
-    parts, begin = [], 0
-    for at in range(1, len(tokens) + 1):
-        if at == len(tokens) or mask[at] != mask[begin]:
-            run = " ".join(tokens[begin:at])
-            parts.append(click.style(run, fg="green", bold=True) if mask[begin] else click.style(run, dim=True))
-            begin = at
-    return " ".join(parts)
+def _rest(count: int, what: str) -> str:
+    return f"… {count} more {what}" if count else ""
 
 
 def _short(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ",".join(map(str, value[:_LIST])) + (f",… ({len(value)})" if len(value) > _LIST else "")
+    return str(value)
 
 
-def render(
+def report(
     source: str,
-    pairs: Sequence[str],
+    pairs: Sequence[str] = (),
     *,
-    show: int,
-    seed: int,
-    split: str,
-    tokenizer: str | None,
-    max_tokens: int,
-    text_chars: int,
-) -> Iterator[str]:
-    """The report of ``synthshards inspect``, piece by piece.
+    show: int = 3,
+    seed: int | None = None,
+    split: str | None = None,
+    tokenizer: str | None = None,
+    max_tokens: int = -1,
+    text_chars: int = 500,
+) -> tuple[str, Iterator[Shown]]:
+    """The title, and the first `show` rows of a task or dataset.
 
     Raises:
-        UsageError: as `rows_of` and `tokenizer_names`.
+        UsageError: as `rows_of` and `load_tokenizer`.
+        DataError: a shard is damaged (while iterating).
     """
-    task, rows, title = rows_of(source, pairs, seed, split)
-    names = tokenizer_names(tokenizer) if tokenizer else None
-    yield title + "\n"
-    for number, row in enumerate(islice(rows, show)):
-        yield render_row(number, row, task, names, max_tokens=max_tokens, text_chars=text_chars)
+    task, rows, title = rows_of(source, pairs, seed=seed, split=split)
+    names = load_tokenizer(tokenizer) if tokenizer is not None else None
+    numbered = enumerate(islice(rows, show))
+    return title, (show_row(i, r, task, names, max_tokens=max_tokens, text_chars=text_chars) for i, r in numbered)
+
+
+def as_terminal(row: Shown) -> str:
+    """Dim where the loss mask is 0, green where it is 1 (click takes the colours out again for a pipe)."""
+    styles: dict[bool | None, dict[str, Any]] = {True: {"fg": "green", "bold": True}, False: {"dim": True}, None: {}}
+    body = " ".join(click.style(text, **styles[on]) for text, on in row.runs)
+    validity = _validity(row.verdict)
+    if row.verdict is not None:
+        validity = click.style(validity, fg="green" if row.verdict else "red")
+    return f"{row.head} · {validity}\n  {body}{' ' if row.rest else ''}{row.rest}\n"
+
+
+def _validity(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "not checked (another version of the task)"
+    return "valid" if verdict else f"INVALID: {verdict.reason}"
+
+
+def as_html(title: str, rows: Iterator[Shown]) -> str:
+    """One page without scripts and without outside files: tokens in the loss are green, the others grey."""
+    classes = {True: "on", False: "off", None: "text"}
+    parts = []
+    for row in rows:
+        body = " ".join(f'<span class="{classes[on]}">{html.escape(text)}</span>' for text, on in row.runs)
+        bad = ' class="bad"' if row.verdict is not None and not row.verdict else ""
+        head = f"<h2>{html.escape(row.head)} · <span{bad}>{html.escape(_validity(row.verdict))}</span></h2>"
+        parts.append(f"{head}\n<p>{body} {html.escape(row.rest)}</p>")
+    style = (
+        "body{font:14px/1.6 monospace;max-width:110ch;margin:2em auto;padding:0 1em;color-scheme:light dark}"
+        "h1,h2{font-size:1em}h2{font-weight:normal}p{overflow-wrap:anywhere;white-space:pre-wrap}"
+        ".on{color:#0a0;font-weight:bold}.off{color:#888}.bad{color:#d00;font-weight:bold}"
+    )
+    name = html.escape(title)
+    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{name}</title>\n<style>{style}</style>\n'
+    return f"{head}<h1>{name}</h1>\n" + "\n".join(parts) + "\n</html>\n"

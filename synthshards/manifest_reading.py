@@ -212,7 +212,8 @@ def _check_dataset(doc: _Document) -> tuple[Identity, dict[str, str]]:
     try:
         task = task_from_identity(data.task, data.params)
     except UsageError as error:
-        raise ManifestError(f"$.dataset.params: {error}") from None
+        text = str(error)
+        raise ManifestError(f"$.dataset.params: {text if len(text) <= 400 else f'{text[:400]}…'}") from None
     identity = Identity.of(task, data.seed, data.split)
     if identity.params != data.params:
         missing = sorted(set(identity.params) - set(data.params))
@@ -245,7 +246,7 @@ def _check_columns(columns: dict[str, Any]) -> None:
     for name, kind in columns.items():
         if not _NAME.fullmatch(name):
             raise ManifestError(f"$.columns: {_shown(name)}; legal: names of lower-case letters, digits and _")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             found = nearest(kind[:80], KINDS) if isinstance(kind, str) else ""
             raise ManifestError(f"$.columns.{name}: {_shown(kind)}{found}; legal: {', '.join(KINDS)}")
     tokens = columns.get("input_ids") in ("list<uint16>", "list<uint32>") and columns.get("loss_mask") == "list<bool>"
