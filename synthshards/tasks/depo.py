@@ -261,6 +261,13 @@ class DepoTask(Task):
         queries = min(nodes, p.M)
         return float(1 + nodes * (p.separator + p.min_tlen + p.max_tlen) + queries * (2 + p.min_tlen + p.max_tlen))
 
+    def token_ids(self) -> list[int]:
+        """Words, queries, `<bos>`, `<ans>`, and `<sep>` where there are separators."""
+        p = self.params
+        specials = [p.bos_token_id, p.answer_token_id] + [p.separator_token_id] * p.separator
+        queries = range(p.query_token_base + 1, p.query_token_base + p.K + 1)
+        return [*range(1, 2 * p.mini_vocab + 1), *queries, *specials]
+
     def token_name(self, token: int) -> str:
         """`<bos>`, `<sep>`, `<query_k>`, `<ans>`; a word token is its number, and ends a word above mini_vocab."""
         p = self.params

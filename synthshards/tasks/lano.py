@@ -282,6 +282,11 @@ class LanoTask(Task):
             }
         )
 
+    def token_ids(self) -> list[int]:
+        """The terminals, `<bos>` and the reserved `<eos>`, `<mask>`, `<sep>`."""
+        V = self.grammar.terminals
+        return sorted({*range(1, V + 4), self.params.bos_token_id})
+
     def token_name(self, token: int) -> str:
         """A terminal is its number; `<bos>`, and the reserved `<eos>`, `<mask>`, `<sep>`."""
         V = self.grammar.terminals

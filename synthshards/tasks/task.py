@@ -101,7 +101,7 @@ class Task:
         return None
 
     def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
-        """The rows of `indices` (uint64 [rows], any order) under `key` (uint64 [2])."""
+        """The rows of `indices` (uint64 [rows], any order) under `key` (uint64: two of the stream, then `world`'s)."""
         raise NotImplementedError
 
     def validate_example(self, example: Mapping[str, Any]) -> Verdict:
@@ -116,13 +116,26 @@ class Task:
         """The printed name of one token id."""
         raise NotImplementedError
 
+    def world(self, seed: int) -> np.ndarray:
+        """What generating needs to know of a seed beside the stream key (uint64, any number): keys that splits share."""
+        return np.empty(0, np.uint64)
+
+    def token_ids(self) -> Sequence[int]:
+        """Every id that a row can hold, in any order.
+
+        Raises:
+            UsageError: rows of this task are text.
+        """
+        raise NotImplementedError
+
     # What follows from it ------------------------------------------------------------------------------------------
 
     def key(self, seed: int, split: str) -> np.ndarray:
-        """The stream key (uint64 [2]) of this task's rows of `seed` and `split`."""
+        """What `generate` takes for the rows of `seed` and `split`: the stream key (uint64 [2]), followed by `world`."""
         key = self._keys.get((seed, split)) if type(seed) is int else None  # 1.0 and True equal 1: let `of` refuse them
         if key is None:
-            key = self._keys[seed, split] = key_of(spec.Identity.of(self, seed, split).digest)
+            stream = key_of(spec.Identity.of(self, seed, split).digest)
+            key = self._keys[seed, split] = np.concatenate([stream, self.world(seed)])
         return key
 
     def batch(self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None) -> RaggedBatch:
@@ -179,13 +192,14 @@ class Task:
         return make(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
-        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`.
+        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`; its world is seed 0's.
 
         Raises:
             UsageError: rng is neither an int nor a `random.Random` nor a `numpy.random.Generator`.
         """
         indices = np.zeros(1, np.uint64)
-        return next(self.generate(key_from_rng(rng), indices, Buffers()).rows())
+        key = np.concatenate([key_from_rng(rng), self.world(0)])
+        return next(self.generate(key, indices, Buffers()).rows())
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The names of token ids, one a token."""

@@ -1,0 +1,116 @@
+"""A task's token ids without gaps, and as a word-level tokenizer.
+
+The published ids leave wide gaps (Depo1 uses 110 ids, the largest of them 9,700). `Vocabulary` renumbers them 0..n-1,
+exactly in both directions, for those who do not want an embedding of 10,000 rows; `write_tokenizer` writes a
+``tokenizer.json`` whose tokens are the names that `Task.decode` prints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import UsageError
+from .tasks.task import Task
+
+
+class Vocabulary:
+    """Every id that a task's rows can hold, and its dense number 0..n-1 (in ascending order of the ids).
+
+    Args:
+        task: a token task.
+
+    Attributes:
+        ids: int64 [n], ascending: dense number → id.
+        names: the n printed names, in the same order.
+
+    Raises:
+        UsageError: rows of this task are text.
+
+    >>> from synthshards import make_task
+    >>> vocabulary = Vocabulary(make_task("depo1-225"))
+    >>> len(vocabulary), vocabulary.to_dense([0, 9001, 9500]).tolist()
+    (110, [0, 101, 109])
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.ids = np.array(sorted(task.token_ids()), np.int64)
+        self.names = task.decode(self.ids)
+        assert len(set(self.names)) == len(self.names), "two ids have one name"
+        self.task = task.name
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_dense(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Dense numbers of ids, int64 of the same shape; −100 (an ignored label) stays.
+
+        Raises:
+            UsageError: an id that no row of the task holds.
+        """
+        given = np.asarray(ids, np.int64)
+        at = np.minimum(np.searchsorted(self.ids, given), len(self.ids) - 1)
+        strange = (self.ids[at] != given) & (given != -100)
+        if strange.any():
+            raise UsageError(f"{self.task}: no row holds the id {int(given[strange].flat[0])}")
+        return np.where(given == -100, -100, at)
+
+    def from_dense(self, dense: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Ids of dense numbers, int64 of the same shape; −100 stays.
+
+        Raises:
+            UsageError: a number outside 0..n-1.
+        """
+        given = np.asarray(dense, np.int64)
+        strange = ((given < 0) | (given >= len(self.ids))) & (given != -100)
+        if strange.any():
+            raise UsageError(f"{self.task}: dense id {int(given[strange].flat[0])}; legal: 0..{len(self.ids) - 1}")
+        return np.where(given == -100, -100, self.ids[np.where(given == -100, 0, given)])
+
+
+def tokenizer_json(task: Task, *, dense: bool = False) -> dict[str, Any]:
+    """A word-level ``tokenizer.json`` of a task: names separated by spaces ↔ ids (or dense ids).
+
+    The specials (names in angle brackets) are marked as such. Loadable by `tokenizers.Tokenizer.from_file` and
+    `transformers.PreTrainedTokenizerFast(tokenizer_file=…)`.
+
+    Raises:
+        UsageError: rows of this task are text.
+    """
+    vocabulary = Vocabulary(task)
+    ids = range(len(vocabulary)) if dense else vocabulary.ids.tolist()
+    vocab = dict(zip(vocabulary.names, ids, strict=True))
+    specials = [
+        {
+            "id": number,
+            "content": name,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for name, number in vocab.items()
+        if name.startswith("<")
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": specials,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+    }
+
+
+def write_tokenizer(task: Task, path: Path, *, dense: bool = False) -> None:
+    """Write `tokenizer_json` to a file."""
+    text = json.dumps(tokenizer_json(task, dense=dense), ensure_ascii=False, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
