@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import make, run
+from small_datasets import make, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

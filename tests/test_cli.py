@@ -1,0 +1,300 @@
+"""The command line: exit codes, errors of one line, help that comes at once, commands that load what they need."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from small_datasets import SMALL, make, run
+from helpers import python
+
+from synthshards import cli
+from synthshards.errors import DataError, ManifestError, StorageError, UsageError, VersionError
+
+COMMANDS = list(cli.COMMANDS)
+
+
+def test_help_is_quick_and_loads_click_alone() -> None:
+    code = """
+import sys
+from synthshards.cli import main
+sys.argv = ["synthshards", "--help"]
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+    modules = set(python("-c", code).stdout.splitlines()[-1].split())
+    assert "click" in modules
+    ours = {name for name in modules if name.startswith("synthshards")}
+    assert ours <= {"synthshards", "synthshards.cli", "synthshards.errors"}
+    installed = {path.name.partition(".")[0] for path in Path(click.__file__).parents[1].iterdir()}
+    others = {name.partition(".")[0] for name in modules} & installed - {"click", "synthshards", "__pycache__"}
+    assert not {name for name in others if not name.startswith(("_", "distutils"))}
+
+
+def test_help_takes_less_than_a_third_of_a_second() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "synthshards", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_help_lists_every_command() -> None:
+    outcome = run("--help")
+    assert outcome.code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in outcome.out
+    assert "Example:\n" in outcome.out
+    assert run().out == outcome.out, "no arguments at all: help"
+    assert run().code == 0
+    assert run("-h").out == outcome.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    module = cli.COMMANDS[name][0]
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is not there yet")
+    outcome = run(name, "--help")
+    assert outcome.code == 0, outcome
+    assert f"Usage: synthshards {name} " in outcome.out
+    assert f"\n    synthshards {name} " in outcome.out, "an example that can be copied"
+
+
+def test_version() -> None:
+    outcome = run("--version")
+    assert outcome.code == 0
+    assert outcome.out.startswith("synthshards, version 0.")
+
+
+def test_as_a_module() -> None:
+    done = python("-m", "synthshards", "tasks", "--json")
+    assert {"name": "depo1-225"}.items() <= json.loads(done.stdout)[0].items()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["biuld"], "no command 'biuld'; did you mean 'build'?; legal: tasks, build, seal, info, verify,"),
+        (["--nonsense"], "No such option '--nonsense'"),
+        (["tasks", "dep0"], "no task or preset 'dep0'; did you mean 'depo'?; legal: depo,"),
+        (["tasks", "--nonsense"], "No such option '--nonsense' (see synthshards tasks --help)"),
+        (["info"], "Missing argument 'OUT' (see synthshards info --help)"),
+        (["info", "absent"], "absent: nothing there; legal: a dataset (make one with: synthshards build"),
+        (["info", "depo"], "'depo' is a task, not a dataset; write ./depo for a folder of that name"),
+        (["info", "./depo"], "./depo: nothing there"),
+        (["inspect", "depoo"], "did you mean 'depo'?"),
+        (["inspect", "depo", "N"], "depo: 'N' is not KEY=VALUE"),
+        (["inspect", "depo", "N=2"], "depo: N='2' is not legal (expected int >= 3); legal: int 3..65535"),
+        (["inspect", "depo", "NN=2"], "depo: no parameter 'NN'; did you mean 'N'?; legal: N, K, M,"),
+        (["inspect", "depo", "N=5", "N=6"], "depo: N is given twice"),
+        (["inspect", "N=5"], "'N=5': first a task or a dataset, then KEY=VALUE"),
+        (["inspect", "depo", "--seed", "-1"], "seed=-1 is not legal; legal: an integer 0..2^64-1"),
+        (["inspect", "depo", "--seed", "x"], "Invalid value for '--seed': 'x' is not a valid integer"),
+        (["inspect", "depo", "--split", "../x"], "split='../x' is not legal; legal: lower-case letters, digits and _"),
+        (["build", "depo", "--shards", "1", "--format", "parket"], "'parket'"),
+        (["build", "depo", "--shards", "1", "--executor", "slurm"], "--executor 'slurm'; legal: local"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_2(args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run(*args)
+    assert outcome.code == 2
+    assert words in outcome.line
+    assert outcome.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_name_is_the_task_and_a_path_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("depo", params={**SMALL, "K": 2})
+    assert run("inspect", "depo", "--show", "0").out.startswith("depo: seed 0, split train, made now")
+    assert run("inspect", "./depo", "--show", "0").out.startswith("./depo: depo, seed 0, split train, read from")
+    for command in ("info", "verify"):
+        assert run(command, "depo").code == 2
+        assert run(command, "./depo").code == 0
+        assert run(command, f"file://{tmp_path}/depo").code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("what is wrong"), 2),
+        (DataError("what is wrong"), 1),
+        (ManifestError("what is wrong"), 1),
+        (VersionError("what is wrong"), 1),
+        (StorageError("what is wrong"), 1),
+        (PermissionError(13, "what is wrong", "/some/file"), 1),
+        (OSError(28, "what is wrong"), 1),
+        (OSError("what\nis   wrong"), 1),
+        (MemoryError("what is wrong"), 1),
+        (KeyError("what is wrong"), 1),
+        (AssertionError("what is wrong"), 1),
+        (DataError("\x1b[31mwhat\nis wrong\x07"), 1),
+    ],
+)
+def test_errors_are_one_line_without_traceback(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "invoke", fail)
+    outcome = run("tasks")
+    assert outcome.code == code
+    assert outcome.line.isprintable()
+    assert "what is wrong" in outcome.line or isinstance(error, MemoryError)
+    if getattr(error, "filename", None):
+        assert outcome.line == "error: /some/file: what is wrong"
+    shown = run("tasks", "--debug")
+    assert shown.code == code
+    assert shown.err.startswith("Traceback (most recent call last):\n")
+    assert shown.err.splitlines()[-1] == outcome.line
+
+
+def test_a_fault_of_ours_asks_to_be_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.cli, "invoke", lambda ctx: [][0])
+    assert "IndexError: list index out of range (a fault of synthshards: please report it" in run("tasks").line
+
+
+def test_debug_shows_a_traceback() -> None:
+    for args in (["--debug", "info", "absent"], ["info", "absent", "--debug"]):
+        outcome = run(*args)
+        assert outcome.code == 2
+        assert "Traceback (most recent call last)" in outcome.err
+        assert outcome.err.splitlines()[-1].startswith("error: absent: nothing there")
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "needs_extra.py").write_text("import package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(cli.COMMANDS, "train", ("needs_extra", "train", "Train a model.", "train"))
+    outcome = run("train")
+    assert outcome.code == 2
+    assert (
+        outcome.line
+        == "error: train needs package_that_is_not_there; install it with: pip install 'synthshards[train]'"
+    )
+    assert run("--help").code == 0
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    out = Path(make(tmp_path / "out"))
+    (out / "manifest.json").chmod(0)
+    if os.access(out / "manifest.json", os.R_OK):
+        pytest.skip("this user may read everything")
+    outcome = run("info", out)
+    assert outcome.code == 1
+    assert "Permission denied" in outcome.line
+
+
+def synthshards(*args: str | Path, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "synthshards", *map(str, args)]
+    return subprocess.Popen(command, text=True, **{"stdout": -1, "stderr": -1, **options})  # type: ignore[call-overload, no-any-return]
+
+
+def test_ctrl_c_is_130() -> None:
+    process = synthshards("inspect", "depo", "--show", "1000000")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["verify", "overlap", "reproduce"])
+def test_a_long_proof_stops_at_once(command: str, number: signal.Signals, tmp_path: Path) -> None:
+    """Stopped while many shards are at work; what stood there is left as it was."""
+    out = make(tmp_path / "out", examples=200_000, shard_examples=2000)
+    rest = {"verify": ["--rederive"], "overlap": [out], "reproduce": ["--out", tmp_path / "again"]}[command]
+    process = synthshards(command, out, *rest)
+    time.sleep(1.0)
+    process.send_signal(number)
+    start = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    if process.returncode == 0 and command != "overlap":
+        pytest.skip("done before the signal came")
+    assert process.returncode == 130
+    assert time.monotonic() - start < 3
+    assert err.strip().splitlines()[-1] == "stopped"
+    assert "Traceback" not in err
+
+
+def test_the_reader_of_a_pipe_may_leave() -> None:
+    process = synthshards("inspect", "depo", "--show", "100000")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        assert stderr.read() == ""
+    assert process.wait(60) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = synthshards("tasks", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == "error: No space left on device\n"
+
+
+def test_tasks() -> None:
+    outcome = run("tasks")
+    assert outcome.code == 0
+    for name in ("depo1-225", "depo1-300", "depo1-375", "depo2-75", "depo2-100", "depo2-125"):
+        assert f"\n{name} " in outcome.out
+    assert "depo = depo1-225" in outcome.out
+    entries = json.loads(run("tasks", "--json").out)
+    assert {"name", "task", "about", "mean_length"} <= set(entries[0])
+    one = run("tasks", "depo2-75")
+    assert one.out.startswith("depo2-75: task depo, version 1. ")
+    rows = {line.split()[0]: line.split()[1] for line in one.out.splitlines() if line.startswith("  ")}
+    assert (rows["N"], rows["K"], rows["qa"], rows["fixed_k"]) == ("75", "16", "false", "null")
+    document = json.loads(run("tasks", "depo2-75", "--json").out)
+    assert document["task"] == "depo"
+    assert {"name": "K", "default": 16, "legal": "int 1..65535"}.items() <= document["parameters"][1].items()
+
+
+@pytest.mark.slow
+def test_tasks_measure() -> None:
+    assert "M tokens/s on one core" in run("tasks", "depo", "--measure").out
+    entries = json.loads(run("tasks", "--measure", "--json").out)
+    assert all(entry["tokens_per_second"] > 1e6 for entry in entries if entry["task"] == "depo")
+
+
+def test_info(tmp_path: Path) -> None:
+    out = make(tmp_path / "out", shards=8, shard_examples=20, seed=2**64 - 1)
+    text = run("info", out).out
+    for words in (
+        "task         depo version 1\n",
+        "stream       seed 18446744073709551615, split train\n",
+        "parameters   N=9 K=3 M=10 ",
+        "layout       8 parquet shards of 20 rows, compression zstd\n",
+        "columns      input_ids list<uint16>, loss_mask list<bool>, n uint16, queries uint16, ks list<uint16>\n",
+        "totals       160 examples, ",
+        "    train-00000.parquet  0..19  ",
+        "    train-00007.parquet  140..159  ",
+        "    …\n",
+    ):
+        assert words in text
+    assert "train-00004" not in text
+    document = json.loads(run("info", out, "--json").out)
+    assert document == json.loads((Path(out) / "manifest.json").read_text())
+    assert [(entry["start"], entry["stop"]) for entry in document["shards"]][-1] == (140, 160)
+    assert run("info", Path(out) / "manifest.json").code == 0
