@@ -169,7 +169,7 @@ def _fixed(layout: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same(folder: Folder, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse unless both are equal, naming the first difference."""
-    for name in {**old, **new}:
+    for name in {**new, **old}:
         a, b = old.get(name), new.get(name)
         if a != b and isinstance(a, dict) and isinstance(b, dict):
             _same(folder, f"{what}.{name}", a, b)

@@ -26,15 +26,17 @@ def run_local(
 ) -> Generator[R, None, None]:
     """Yield the results of ``work(job)`` as they come, from `workers` threads.
 
-    At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, or this thread is
-    interrupted, or the generator is closed, `stop` is set, running jobs are awaited (they look at `stop` after every
-    1,024 rows) and the error goes on. Close the generator before you let go of what the jobs work on: after an
-    exception in the loop's body, a traceback would keep it, and its threads, alive.
+    At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, `stop` is set, the results
+    of jobs that finish all the same are yielded, and the error goes on. When this thread is interrupted, or the
+    generator is closed, `stop` is set and running jobs are awaited (they look at `stop` after every 1,024 rows). Close
+    the generator before you let go of what the jobs work on: after an exception in the loop's body, its traceback
+    would keep the generator, and its threads, alive.
 
     `show` is called in this thread, several times a second.
     """
     pending: set[Future[R]] = set()
     queue = deque(jobs)
+    failure: BaseException | None = None
     pool = ThreadPoolExecutor(workers, thread_name_prefix="synthshards")
     try:
         while queue or pending:
@@ -42,9 +44,20 @@ def run_local(
                 pending.add(pool.submit(work, queue.popleft()))
             done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
             show()
-            # Failures last, so that what was finished beside them counts.
-            for future in sorted(done, key=lambda future: future.exception() is not None):
-                yield future.result()
+            for future in done:
+                if future.cancelled():
+                    continue
+                error = future.exception()
+                if error is None:
+                    yield future.result()
+                elif failure is None:
+                    failure = error
+                    stop.set()
+                    queue.clear()
+                    for other in pending:
+                        other.cancel()
+        if failure is not None:
+            raise failure
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)

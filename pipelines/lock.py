@@ -52,9 +52,10 @@ def _take(folder: Folder, path: Path, shared: bool) -> int:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            continue  # the holder before us deleted the scratch folder between the two calls
         except OSError as error:
+            raced = isinstance(error, FileNotFoundError | FileExistsError)
+            if raced and (path.parent.is_dir() or not os.path.lexists(path.parent)):
+                continue  # the holder before us deleted the scratch folder; another may have made it again
             raise StorageError(f"cannot write {path}: {reason(error)}") from None
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -130,7 +130,7 @@ def make_plan(
         if -(-examples // rows) != shards:
             fewer = -(-examples // rows)
             raise UsageError(
-                f"--examples {examples} do not fill {shards} equal shards; legal: --shards {fewer} or fewer"
+                f"--examples {examples} do not fill {shards} equal shards; legal: for instance --shards {fewer}"
             )
         if shard_examples is not None and shard_examples != rows:
             raise UsageError(

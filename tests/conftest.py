@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from helpers import Ended
 from s3 import Server
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the command line in this process: ``cli("build", "depo", …)`` gives an `Ended`."""
+    from synthshards.cli import main
+
+    def run(*args: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["synthshards", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

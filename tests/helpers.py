@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ import synthshards
 
 PACKAGE = Path(synthshards.__file__).parent
 TESTS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
 
 
 def python(*args: str, package: Path = PACKAGE, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
