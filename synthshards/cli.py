@@ -87,7 +87,7 @@ def main() -> None:
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     code: object = 0
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="synthshards", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
         code = error.exit_code

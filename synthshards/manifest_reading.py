@@ -87,7 +87,8 @@ def load(folder: Folder, name: str = NAME) -> Manifest:
     except FileNotFoundError:
         if not folder.exists():
             raise UsageError(
-                f"{folder.url}: no such folder; make one with: synthshards build TASK --shards N"
+                f"{folder.url}: nothing there; legal: a dataset (make one with: synthshards build TASK --shards N) "
+                "or a manifest"
             ) from None
         raise UsageError(
             f"{folder.url}: no {name} in it; legal: a finished dataset "

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_datasets import make, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_datasets import make, run
 
 from synthshards.catalog import make_task
 from synthshards.errors import ManifestError

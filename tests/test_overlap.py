@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_datasets import FORMATS, make, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_datasets import FORMATS, make, run
 
 from synthshards.dataset import open_stored
 from synthshards.errors import DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_datasets import FORMATS, SMALL, edit_manifest, make, run
 from s3 import Server
+from small_datasets import FORMATS, SMALL, edit_manifest, make, run
 
 from synthshards.catalog import make_task
 from synthshards.dataset import open_stored

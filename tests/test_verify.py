@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_datasets import FORMATS, edit_manifest, make, rewrite_shard, rows_of_shard, run, shard_bytes
 from s3 import Server
+from small_datasets import FORMATS, edit_manifest, make, rewrite_shard, rows_of_shard, run, shard_bytes
 
 from synthshards.catalog import make_task
 from synthshards.dataset import StoredDataset, open_stored
