@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -72,6 +74,28 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         return cls(py_func, py_file)
 
 
+def _spare_scipy() -> None:
+    """Load Numba's array functions without `scipy.linalg`, which they import only to learn whether it is there.
+
+    Where SciPy is installed, that took a quarter of the start of every command, and no kernel here needs it. Whether
+    SciPy is there is found out all the same; a function that needs it (a user's own, with np.dot) imports it when it is
+    compiled.
+    """
+    if "numba.np.arraymath" in sys.modules or "scipy.linalg" in sys.modules:
+        return
+    from numba.np import linalg
+
+    def ensure_blas() -> None:
+        if importlib.util.find_spec("scipy") is None:
+            raise ImportError("no SciPy")
+
+    real, linalg.ensure_blas = linalg.ensure_blas, ensure_blas
+    try:
+        importlib.import_module("numba.np.arraymath").ensure_blas = real  # type: ignore[attr-defined]
+    finally:
+        linalg.ensure_blas = real
+
+
 class _Impl(caching.CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
@@ -81,6 +105,7 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
+            _spare_scipy()
             found = super().load_overload(sig, target_context)
             # Two processes that fill an empty cache at once can leave an index that names the other's file.
             if found is None or found.signature.args == tuple(sig):

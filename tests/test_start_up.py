@@ -1,0 +1,41 @@
+"""What a command does not load before its work: time that every run would pay."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import python
+
+#: Runs a kernel from the cache, then a user's own functions, which need SciPy's linear algebra.
+SPARED = """
+import sys
+import numba, numpy as np
+from synthshards import make_task
+make_task("depo1-225").take(0, 1)
+for module in (sys.modules["numba.np.arraymath"], sys.modules["numba.np.linalg"]):
+    assert module.ensure_blas.__module__ == "numba.np.linalg", "Numba's own function is not back in its place"
+assert "scipy.linalg" not in sys.modules, "a kernel has loaded scipy.linalg"
+dot, cov, inv = (numba.njit(f) for f in (lambda a: np.dot(a, a), lambda a: np.cov(a), lambda a: np.linalg.inv(a)))
+a = np.arange(9.0).reshape(3, 3) + np.eye(3)
+assert np.allclose(dot(a), a @ a)
+assert np.allclose(cov(a), np.cov(a))
+assert np.allclose(inv(a), np.linalg.inv(a))
+assert "scipy.linalg" in sys.modules
+"""
+#: The same where SciPy is not to be found: Numba must know, and kernels must run.
+WITHOUT = """
+import sys
+sys.modules["scipy"] = None
+from synthshards import make_task
+make_task("depo1-225").take(0, 1)
+import numba.np.arraymath
+assert not numba.np.arraymath._HAVE_BLAS
+"""
+
+
+def test_kernels_run_without_loading_scipy_and_numbas_linear_algebra_still_works() -> None:
+    pytest.importorskip("scipy")
+    python("-c", SPARED)
+
+
+def test_kernels_run_where_there_is_no_scipy() -> None:
+    python("-c", WITHOUT)
