@@ -36,13 +36,11 @@ class Found:
     Attributes:
         raw, manifest: the manifest's bytes and what they say; None where there is none.
         plans: file name in the scratch folder → plan that a build declared and has not finished.
-        scratch: whether there is a scratch folder, be it empty.
     """
 
     raw: pa.Buffer | None
     manifest: Manifest | None
     plans: dict[str, dict[str, Any]]
-    scratch: bool
 
 
 def admit(folder: Folder, plan: Plan, before: Found | None = None) -> Found:
@@ -84,11 +82,9 @@ def look(folder: Folder, before: Found | None = None) -> Found:
     """
     if folder.path is not None and folder.path.exists() and not folder.path.is_dir():
         raise UsageError(f"{folder.url}: is a file; legal: a folder, or a name that is free")
-    # The scratch folder first: a build that finishes in between shows its manifest.
-    scratch = folder.list(SCRATCH)
-    there = bool(scratch) or (folder.path is not None and (folder.path / SCRATCH).exists())
     plans = {}
-    for name in scratch:
+    # The scratch folder first: a build that finishes in between shows its manifest.
+    for name in folder.list(SCRATCH):
         if name.startswith(PLAN_PREFIX):
             try:
                 raw_plan = folder.read(f"{SCRATCH}/{name}").to_pybytes()
@@ -98,10 +94,15 @@ def look(folder: Folder, before: Found | None = None) -> Found:
     try:
         raw = folder.read(NAME)
     except FileNotFoundError:
-        return Found(None, None, plans, there)
+        return Found(None, None, plans)
     if before is not None and before.raw is not None and raw.equals(before.raw):
-        return Found(raw, before.manifest, plans, there)
-    return Found(raw, parse(raw.to_pybytes(), folder.where(NAME)), plans, there)
+        return Found(raw, before.manifest, plans)
+    return Found(raw, parse(raw.to_pybytes(), folder.where(NAME)), plans)
+
+
+def has_scratch(folder: Folder) -> bool:
+    """Whether there is a scratch folder, be it empty: what a kill in the last moment of a build may leave."""
+    return (folder.path / SCRATCH).exists() if folder.path is not None else SCRATCH in folder.subfolders()
 
 
 def declare(folder: Folder, plan: Plan, before: Found | None, *, alone: bool) -> Found:

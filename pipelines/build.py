@@ -12,11 +12,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from synthshards.errors import DataError, UsageError
+from synthshards.errors import DataError, StorageError, UsageError
 from synthshards.manifest import NAME, Manifest, ShardEntry
 from synthshards.storage import SCRATCH, Folder, open_folder
 
-from .admit import Found, admit, admit_overwriting, declare, look
+from .admit import Found, admit, admit_overwriting, declare, has_scratch, look
 from .admit import clear as clear_locked
 from .executors import check_stop, run_local
 from .lock import clear_scratch, locked
@@ -80,7 +80,7 @@ def build(
         admit_overwriting(folder)
     else:
         found = admit(folder, plan)
-        if _same_size(found, plan) and not found.scratch:
+        if _same_size(found, plan) and not has_scratch(folder):
             kept = _standing(folder, plan, found, expect)
             if all(i in kept for i in wanted):
                 return Report(found.manifest, 0, len(kept), "complete already")
@@ -102,9 +102,10 @@ def build(
             if not folder.is_local and _same_size(look(folder), plan):
                 clear_scratch(folder)  # sealed by now: our records would be left over
             return Report(None, len(todo), len(wanted) - len(todo), progress.summary())
+        entries.update({index: entry for index, entry in kept.items() if index not in entries})
         if not folder.is_local:
-            admit(folder, plan)  # no lock held others off: does the folder still belong to this plan?
-        manifest = _finish(folder, plan, {**kept, **entries}, found.manifest)
+            _check_again(folder, plan, entries)
+        manifest = _finish(folder, plan, entries, found.manifest)
         return Report(manifest, len(todo), len(kept), progress.summary())
 
 
@@ -116,7 +117,7 @@ def seal(out: str) -> Manifest:
     """
     folder = open_folder(out)
     found = look(folder)
-    if found.plans or (found.manifest and found.scratch):
+    if found.plans or (found.manifest and has_scratch(folder)):
         with locked(folder, shared=False):
             found = look(folder, found)
             if found.plans:
@@ -214,6 +215,18 @@ def _make(
             log.append(entry)
             entries[entry.start // plan.layout.shard_examples] = entry
     return progress, entries
+
+
+def _check_again(folder: Folder, plan: Plan, entries: Mapping[int, ShardEntry]) -> None:
+    """No lock held others off: does the folder still belong to this plan, and do all its shards stand?"""
+    admit(folder, plan)
+    files = folder.list()
+    lost = sorted(entry.path for entry in entries.values() if not stands(entry, plan, files))
+    if lost:
+        raise StorageError(
+            f"{folder.url}: {len(lost)} shards are no longer what was written (such as {lost[0]}); "
+            "let no other build overwrite this folder, and run the same command again"
+        )
 
 
 def _finish(folder: Folder, plan: Plan, entries: dict[int, ShardEntry], old: Manifest | None) -> Manifest:

@@ -23,6 +23,8 @@ from synthshards.storage import SCRATCH, Folder, reason
 from .plan import Plan
 
 _PREFIX = "records-"
+#: How long a record may wait to be written to an object store, at first.
+FLUSH_SECONDS = 1.0
 
 
 class RecordLog:
@@ -67,7 +69,7 @@ class RecordLog:
         # after a hundredth of the time so far, so that a build of days leaves a thousand objects and not 100,000.
         self._pending.append(line)
         now = time.monotonic()
-        if now - self._flushed > max(1.0, (now - self._began) / 100):
+        if now - self._flushed >= max(FLUSH_SECONDS, (now - self._began) / 100):
             self.flush()
 
     def _append_local(self, line: bytes) -> None:
