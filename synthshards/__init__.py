@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from .errors import SynthshardsError as SynthshardsError
     from .errors import UsageError as UsageError
     from .ragged import RaggedBatch as RaggedBatch
+    from .tasks.capo import CapoTask as CapoTask
     from .tasks.depo import DepoTask as DepoTask
     from .tasks.lano import LanoTask as LanoTask
     from .tasks.task import Task as Task
 
 #: Public name → module that defines it.
 _PUBLIC = {
+    "CapoTask": "tasks.capo",
     "DataError": "errors",
     "DepoTask": "tasks.depo",
     "HealWarning": "errors",
@@ -39,6 +41,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "CapoTask",
     "DataError",
     "DepoTask",
     "HealWarning",

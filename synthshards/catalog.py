@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError, nearest
+from .tasks.capo import CapoTask
 from .tasks.depo import DepoTask
 from .tasks.lano import LanoTask
 from .tasks.task import Task
@@ -14,6 +15,7 @@ from .tasks.task import Task
 TASKS: dict[str, tuple[type[Task], str]] = {
     "depo": (DepoTask, "depo1-225"),
     "lano": (LanoTask, "lano-cfg3f"),
+    "capo": (CapoTask, "capo-50k"),
 }
 
 
