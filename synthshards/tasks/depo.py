@@ -257,7 +257,7 @@ class DepoTask(Task):
 
     def _mean_length(self) -> float:
         p = self.params
-        nodes = p.N if p.qa else p.N / 2
+        nodes = p.N if p.qa else (p.N + 3) / 2
         queries = min(nodes, p.M)
         return float(1 + nodes * (p.separator + p.min_tlen + p.max_tlen) + queries * (2 + p.min_tlen + p.max_tlen))
 
