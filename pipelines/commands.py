@@ -33,25 +33,26 @@ def cores() -> int:
     return allowed
 
 
-class RowCount(click.ParamType[Any]):
+def row_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
     """A number of rows, or ``all``."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "all" or isinstance(value, int):
-            return value
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor all", param, ctx)
+    if value is None or value == "all":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor all", ctx, param) from None
 
 
 @click.command()
 @click.argument("task")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--shards", type=int, help="Number of shards.")
-@click.option("--examples", type=RowCount(), help="Rows in all (`all` of a finite task); the last shard may be short.")
+@click.option(
+    "--examples",
+    metavar="N|all",
+    callback=row_count,
+    help="Rows in all (`all` of a finite task); the last shard may be short.",
+)
 @click.option("--shard-examples", type=int, help="Rows of a shard. [default: 16384]")
 @click.option("--seed", type=int, default=0, show_default=True, help="0..2^64-1; another seed is another stream.")
 @click.option("--split", default="train", show_default=True, help="train, eval …; another split is another stream.")
