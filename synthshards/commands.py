@@ -19,7 +19,7 @@ from .tasks.task import Buffers, Task
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--measure", is_flag=True, help="Add the tokens/s that one core of this machine generates.")
+@click.option("--measure", is_flag=True, help="Add what one core of this machine generates.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tasks(name: str | None, measure: bool, as_json: bool) -> None:
     """List tasks and presets; with NAME show its parameters.
@@ -34,10 +34,12 @@ def tasks(name: str | None, measure: bool, as_json: bool) -> None:
         presets = [_preset(preset, measure) for preset in preset_names()]
         if as_json:
             return click.echo(json.dumps(presets, indent=2))
-        click.echo(f"{'preset':14} {'mean length':>11}  {'tokens/s  ' if measure else ''}what it is")
+        table = [["preset", "mean row", *(["one core"] if measure else []), "what it is"]]
         for entry in presets:
-            speed = f"{entry['tokens_per_second'] / 1e6:6.0f} M  " if measure else ""
-            click.echo(f"{entry['name']:14} {entry['mean_length']:11.1f}  {speed}{entry['about']}")
+            unit = entry["unit"]
+            speed = [_rate(entry[f"{unit}_per_second"], unit)] if measure else []
+            table.append([entry["name"], f"{entry['mean_length']:.1f} {unit}", *speed, entry["about"]])
+        click.echo(_aligned(table))
         bare = ", ".join(f"{task} = {preset}" for task, (_, preset) in TASKS.items())
         click.echo(f"\nBare names: {bare}. Parameters: synthshards tasks NAME")
         return None
@@ -47,21 +49,43 @@ def tasks(name: str | None, measure: bool, as_json: bool) -> None:
         return click.echo(json.dumps({"task": cls.name, "version": cls.version, "parameters": rows}, indent=2))
     doc = (cls.__doc__ or "").splitlines()[0]
     click.echo(f"{name}: task {cls.name}, version {cls.version}. {doc}\n")
+    table = [["parameter", "default", "legal", "meaning"]]
     for row in rows:
-        default = json.dumps(row["default"])
-        click.echo(f"  {row['name']:20} {default:>8}  {row['legal']:24} {row['meaning']}")
+        default = row["default"] if isinstance(row["default"], str) else json.dumps(row["default"])
+        table.append([row["name"], default, row["legal"], row["meaning"]])
+    click.echo(_aligned(table))
     if measure:
-        click.echo(f"\n{_speed(cls(values)) / 1e6:.0f} M tokens/s on one core")
+        task = cls(values)
+        click.echo(f"\n{_rate(_speed(task), _unit(task))} on one core")
     return None
 
 
 def _preset(name: str, measure: bool) -> dict[str, Any]:
     cls, values = resolve(name)
-    preset = cls.presets[name]
-    entry: dict[str, Any] = {"name": name, "task": cls.name, "about": preset.about, "mean_length": preset.mean_length}
+    preset, task = cls.presets[name], cls(values)
+    unit = _unit(task)
+    entry: dict[str, Any] = {"name": name, "task": cls.name, "about": preset.about}
+    entry.update(mean_length=preset.mean_length, unit=unit)
     if measure:
-        entry["tokens_per_second"] = _speed(cls(values))
+        entry[f"{unit}_per_second"] = _speed(task)
     return entry
+
+
+def _unit(task: Task) -> str:
+    """What rows are measured in."""
+    return "tokens" if "input_ids" in task.columns else "bytes"
+
+
+def _rate(per_second: float, unit: str) -> str:
+    return f"{per_second / 1e6:.0f} M {unit}/s"
+
+
+def _aligned(table: list[list[str]]) -> str:
+    """Lines of columns that are as wide as their widest entry (of up to 24 characters), the last one as it comes."""
+    widths = [max(len(row[i]) for row in table if len(row[i]) <= 24) for i in range(len(table[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(entry.ljust(width) for entry, width in zip(row, widths, strict=False)), row[-1]]) for row in table
+    )
 
 
 def _speed(task: Task, seconds: float = 0.3) -> float:
@@ -73,6 +97,11 @@ def _speed(task: Task, seconds: float = 0.3) -> float:
         tokens += int(task.batch(0, "measure", at, 1024, buffers=buffers).offsets[-1])
         at += 1024
     return tokens / (time.perf_counter() - start)
+
+
+def _cut(text: str) -> str:
+    """At most 80 characters (a grammar may be a parameter; --json has it in full)."""
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 @click.command()
@@ -97,7 +126,7 @@ def info(out: str, as_json: bool) -> None:
     lines = {
         "task": f"{identity.task} {version}",
         "stream": f"seed {identity.seed}, split {identity.split}",
-        "parameters": " ".join(f"{key}={json.dumps(value)}" for key, value in identity.params.items()),
+        "parameters": " ".join(f"{key}={_cut(json.dumps(value))}" for key, value in identity.params.items()),
         "fingerprint": identity.fingerprint,
         "layout": f"{layout.num_shards:,} {layout.format} shards of {layout.shard_examples:,} rows, "
         f"compression {layout.compression}",

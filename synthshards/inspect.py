@@ -26,14 +26,16 @@ class Shown:
     """One row as it is shown.
 
     Attributes:
-        head: number, length and facts.
+        head: number and length.
         verdict: of the task's checker; None where this package no longer has that version of the law.
+        facts: ``name=value``, of each fact.
         runs: (text, mask): stretches of one loss mask; None where rows have no mask.
         rest: what is left out, or empty.
     """
 
     head: str
     verdict: Verdict | None
+    facts: list[str]
     runs: list[tuple[str, bool | None]]
     rest: str
 
@@ -148,19 +150,19 @@ def show_row(
         max_tokens, text_chars: how much of it; negative for all.
     """
     facts = {name: value for name, value in row.items() if name not in ("input_ids", "labels", "loss_mask", "text")}
-    told = "".join(f" · {name}={_short(value)}" for name, value in facts.items())
+    told = [f"{name}={_short(value)}" for name, value in facts.items()]
     verdict = task.validate_example(row) if task is not None else None
     if "text" in row:
         text = row["text"]
         if tokenizer is None:
             shown = text if text_chars < 0 else text[:text_chars]
-            head = f"row {number} · {len(text)} characters{told}"
-            return Shown(head, verdict, [(shown, None)], _rest(len(text) - len(shown), "characters"))
+            head = f"row {number} · {len(text)} characters"
+            return Shown(head, verdict, told, [(shown, None)], _rest(len(text) - len(shown), "characters"))
         ids = tokenizer.encode(text)
         count = len(ids) if max_tokens < 0 else min(max_tokens, len(ids))
-        head = f"row {number} · {len(text)} characters, {len(ids)} tokens of {tokenizer.name}{told}"
+        head = f"row {number} · {len(text)} characters, {len(ids)} tokens of {tokenizer.name}"
         tokens = " ".join(tokenizer.names(ids[:count]))
-        return Shown(head, verdict, [(tokens, None)], _rest(len(ids) - count, "tokens"))
+        return Shown(head, verdict, told, [(tokens, None)], _rest(len(ids) - count, "tokens"))
     ids, mask = row["input_ids"].tolist(), row["loss_mask"].tolist()
     count = len(ids) if max_tokens < 0 else min(max_tokens, len(ids))
     decode: Callable[[Sequence[int]], list[str]] = lambda some: [str(i) for i in some]  # noqa: E731
@@ -171,8 +173,8 @@ def show_row(
     runs: list[tuple[str, bool | None]] = []
     for on, pairs in groupby(zip(mask, decode(ids[:count]), strict=False), key=lambda pair: bool(pair[0])):
         runs.append((" ".join(token for _, token in pairs), on))
-    head = f"row {number} · {len(ids)} tokens, {sum(mask)} in the loss{told}"
-    return Shown(head, verdict, runs, _rest(len(ids) - count, "tokens"))
+    head = f"row {number} · {len(ids)} tokens, {sum(mask)} in the loss"
+    return Shown(head, verdict, told, runs, _rest(len(ids) - count, "tokens"))
 
 
 def _rest(count: int, what: str) -> str:
@@ -215,7 +217,8 @@ def as_terminal(row: Shown) -> str:
     validity = _validity(row.verdict)
     if row.verdict is not None:
         validity = click.style(validity, fg="green" if row.verdict else "red")
-    return f"{row.head} · {validity}\n  {body}{' ' if row.rest else ''}{row.rest}\n"
+    head = " · ".join([row.head, validity, *row.facts])
+    return f"{head}\n  {body}{' ' if row.rest else ''}{row.rest}\n"
 
 
 def _validity(verdict: Verdict | None) -> str:
@@ -231,8 +234,9 @@ def as_html(title: str, rows: Iterator[Shown]) -> str:
     for row in rows:
         body = " ".join(f'<span class="{classes[on]}">{html.escape(text)}</span>' for text, on in row.runs)
         bad = ' class="bad"' if row.verdict is not None and not row.verdict else ""
-        head = f"<h2>{html.escape(row.head)} · <span{bad}>{html.escape(_validity(row.verdict))}</span></h2>"
-        parts.append(f"{head}\n<p>{body} {html.escape(row.rest)}</p>")
+        validity = f"<span{bad}>{html.escape(_validity(row.verdict))}</span>"
+        head = " · ".join([html.escape(row.head), validity, *map(html.escape, row.facts)])
+        parts.append(f"<h2>{head}</h2>\n<p>{body} {html.escape(row.rest)}</p>")
     style = (
         "body{font:14px/1.6 monospace;max-width:110ch;margin:2em auto;padding:0 1em;color-scheme:light dark}"
         "h1,h2{font-size:1em}h2{font-weight:normal}p{overflow-wrap:anywhere;white-space:pre-wrap}"

@@ -281,7 +281,7 @@ def test_tasks() -> None:
     assert {"name", "task", "about", "mean_length"} <= set(entries[0])
     one = run("tasks", "depo2-75")
     assert one.out.startswith("depo2-75: task depo, version 1. ")
-    rows = {line.split()[0]: line.split()[1] for line in one.out.splitlines() if line.startswith("  ")}
+    rows = {line.split()[0]: line.split()[1] for line in one.out.splitlines()[2:]}
     assert (rows["N"], rows["K"], rows["qa"], rows["fixed_k"]) == ("75", "16", "false", "null")
     document = json.loads(run("tasks", "depo2-75", "--json").out)
     assert document["task"] == "depo"

@@ -67,7 +67,7 @@ def test_rows_of_a_task() -> None:
         ks = ",".join(map(str, row["ks"]))
         assert head == (
             f"row {i} · {len(row['input_ids'])} tokens, {int(row['loss_mask'].sum())} in the loss · "
-            f"n={row['n']} · queries={row['queries']} · ks={ks} · valid"
+            f"valid · n={row['n']} · queries={row['queries']} · ks={ks}"
         )
         assert body.split() == task.decode(row["input_ids"])
 
@@ -129,7 +129,7 @@ def test_colours_follow_the_loss_mask() -> None:
     task = make_task("depo", SMALL)
     for i, (head, body) in enumerate(rows_shown(text)):
         row = task.example(0, "train", i)
-        assert head.endswith(f"\x1b[32mvalid{RESET}")
+        assert f" · \x1b[32mvalid{RESET} · n=" in head
         runs = re.findall(rf"(\x1b\[2m|\x1b\[32m\x1b\[1m)([^\x1b]*){re.escape(RESET)}", body)
         coloured = [(token, start == GREEN) for start, words in runs for token in words.split()]
         assert coloured == list(zip(task.decode(row["input_ids"]), row["loss_mask"].tolist(), strict=True))
@@ -160,8 +160,8 @@ def test_an_invalid_row_is_called_so(tmp_path: Path) -> None:
     columns = {**batch.columns, "loss_mask": Column("list<bool>", mask, batch.columns["loss_mask"].offsets)}
     rewrite_shard(dataset, 0, shard_bytes(dataset.manifest, RaggedBatch(columns), 0, 40))
     (head, _), (other, _), *_ = rows_shown(run("inspect", out).out)
-    assert head.endswith("INVALID: loss_mask is 1 at 0; legal: 0")
-    assert other.endswith(" · valid")
+    assert " · INVALID: loss_mask is 1 at 0; legal: 0 · n=" in head
+    assert " · valid · n=" in other
     assert "\x1b[31mINVALID" in on_a_terminal("inspect", out)
     page = tmp_path / "page.html"
     assert run("inspect", out, "--html", page).code == 0
@@ -207,7 +207,8 @@ ROW = {"text": "Ada Lovelace was born in <London>. " * 20, "person_id": 7, "span
 @pytest.mark.parametrize(("chars", "shown"), [(10, 10), (0, 0), (-1, 700), (5000, 700)])
 def test_text_is_cut_by_characters(chars: int, shown: int) -> None:
     row = inspection.show_row(0, ROW, TextTask(), None, max_tokens=1, text_chars=chars)  # type: ignore[arg-type]
-    assert row.head == "row 0 · 700 characters · person_id=7 · spans=0,1,2,3,4,5,6,7,8,9,10,11,12,13"
+    assert row.head == "row 0 · 700 characters"
+    assert row.facts == ["person_id=7", "spans=0,1,2,3,4,5,6,7,8,9,10,11,12,13"]
     assert row.runs == [(ROW["text"][:shown], None)]
     assert row.rest == (f"… {700 - shown} more characters" if shown < 700 else "")
     assert inspection.as_terminal(row).endswith("\n")
@@ -239,13 +240,13 @@ def test_a_tokenizer_names_the_tokens(tokenizer: str) -> None:
     assert len(found) == len(want)
     assert all(a == b for a, b in zip(found, want, strict=True) if b)
     assert "<unknown_9500>" in found
-    assert head.endswith("valid")
+    assert " · valid · " in head
 
 
 def test_a_tokenizer_cuts_texts_into_tokens(tokenizer: str) -> None:
     loaded = inspection.load_tokenizer(tokenizer)
     row = inspection.show_row(0, ROW, None, loaded, max_tokens=3, text_chars=-1)
-    assert row.head.startswith(f"row 0 · 700 characters, 160 tokens of {tokenizer} · person_id=7")
+    assert row.head == f"row 0 · 700 characters, 160 tokens of {tokenizer}"
     assert row.runs == [("Ada [UNK] [UNK]", None)]
     assert row.rest == "… 157 more tokens"
 
@@ -329,9 +330,9 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_page_escapes_what_it_shows() -> None:
-    row = inspection.Shown("<head>", Verdict("<reason>"), [("<b>text</b>", None)], "<rest>")
+    row = inspection.Shown("<head>", Verdict("<reason>"), ["<fact>"], [("<b>text</b>", None)], "<rest>")
     text = inspection.as_html("<title>", iter([row]))
-    for words in ("<head>", "<reason>", "<b>text</b>", "<rest>", "<title>"):
+    for words in ("<head>", "<reason>", "<fact>", "<b>text</b>", "<rest>", "<title>"):
         assert html.escape(words) in text
     assert text.count("<title>") == 1
 
