@@ -1,0 +1,168 @@
+"""What is timed within this process, on one core and in memory: generation, formats, digests, plain Python."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthshards.catalog import make_task
+from synthshards.digest import ContentDigest, sha256_of
+from synthshards.errors import DataError
+from synthshards.formats import FORMATS
+from synthshards.ragged import BLOCK_ROWS, RaggedBatch
+from synthshards.tasks.task import Buffers, Task
+
+from ..shard import batch_counts
+from .plain import PLAIN, units
+from .timing import speeds, summary
+
+#: Units of one timed piece: long enough for the clock, short enough to fit between two disturbances.
+_PLAIN_PIECE = 100_000
+_PIECE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A preset to measure: its name, its task, and what its rows are counted in ("tokens" or "characters")."""
+
+    preset: str
+    task: Task
+
+    @classmethod
+    def of(cls, preset: str) -> Subject:
+        return cls(preset, make_task(preset))
+
+    @property
+    def unit(self) -> str:
+        return "tokens" if "input_ids" in self.task.columns else "characters"
+
+    def count(self, batch: RaggedBatch) -> int:
+        """Units in a batch."""
+        return batch_counts(batch)[self.unit]
+
+
+def plain_speed(subject: Subject, seconds: float) -> float:
+    """Units a second of the plain-Python generator: the best of repeats of equal work."""
+    draw = PLAIN[subject.task.name](subject.task.params)
+
+    def piece() -> int:
+        rng, done = random.Random(1), 0
+        while done < _PLAIN_PIECE:
+            done += units(draw(rng))
+        return done
+
+    return max(speeds(piece, seconds))
+
+
+def generation(subject: Subject, seconds: float) -> dict[str, Any]:
+    """Speed of generation alone: 1,024 rows at a time into buffers used again, as a build makes them."""
+    task, buffers, key = subject.task, Buffers(), subject.task.key(0, "bench")
+    rows = total = 0
+    while total < _PIECE:
+        total += subject.count(task.batch(0, "bench", rows, BLOCK_ROWS, buffers=buffers))
+        rows += BLOCK_ROWS
+    pieces = [np.arange(at, at + BLOCK_ROWS, dtype=np.uint64) for at in range(0, rows, BLOCK_ROWS)]
+
+    def piece() -> int:
+        for indices in pieces:
+            task.generate(key, indices, buffers)
+        return total
+
+    found = summary(speeds(piece, seconds))
+    rows_per_second = found["per_second"] * rows / total
+    return {
+        "preset": subject.preset,
+        "unit": subject.unit,
+        "mean_length": total / rows,
+        **found,
+        "rows_per_second": rows_per_second,
+        "ns_per_row": 1e9 / rows_per_second,
+    }
+
+
+def blocks_of(subject: Subject, rows: int) -> list[RaggedBatch]:
+    """The first rows of a shard, a block at a time."""
+    starts = range(0, rows, BLOCK_ROWS)
+    return [subject.task.batch(0, "bench", at, min(BLOCK_ROWS, rows - at)) for at in starts]
+
+
+def digests(subject: Subject, blocks: list[RaggedBatch], seconds: float) -> dict[str, Any]:
+    """Speed of the content digest, and of sha256 over a file's bytes."""
+    total = sum(subject.count(block) for block in blocks)
+    file = bytes(1 << 22)
+
+    def content() -> int:
+        _content(subject, blocks)
+        return total
+
+    def hashing() -> int:
+        sha256_of(file)
+        return len(file)
+
+    return {
+        "preset": subject.preset,
+        "unit": subject.unit,
+        "content_per_second": max(speeds(content, seconds)),
+        "sha256_bytes_per_second": max(speeds(hashing, seconds)),
+    }
+
+
+def format_speeds(
+    subject: Subject, name: str, compression: str, blocks: list[RaggedBatch], seconds: float
+) -> dict[str, Any]:
+    """Speed of writing a shard to memory and of reading it back, and its size.
+
+    Raises:
+        DataError: what was read is not what was written.
+    """
+    module, columns = FORMATS[name], subject.task.columns
+    rows, total = sum(map(len, blocks)), sum(subject.count(block) for block in blocks)
+
+    def encode() -> Any:
+        writer = module.Writer(columns, compression, {}, 0)
+        for block in blocks:
+            writer.write(block)
+        return writer.finish()
+
+    def decode() -> list[RaggedBatch]:
+        reader = module.Reader(file, columns)
+        return [reader.read(at, min(at + BLOCK_ROWS, rows)) for at in range(0, rows, BLOCK_ROWS)]
+
+    def write() -> int:
+        encode()
+        return total
+
+    def read() -> int:
+        decode()
+        return total
+
+    file = encode()
+    content = _content(subject, decode())
+    if content != _content(subject, blocks):
+        raise DataError(f"{subject.preset} as {name} ({compression}): the rows read are not those written")
+    written, found = max(speeds(write, seconds)), max(speeds(read, seconds))
+    return {
+        "preset": subject.preset,
+        "unit": subject.unit,
+        "format": name,
+        "compression": compression,
+        "rows": rows,
+        "units": total,
+        "bytes": file.size,
+        "bytes_per_unit": file.size / total,
+        "content": content,
+        "write_per_second": written,
+        "write_rows_per_second": written * rows / total,
+        "read_per_second": found,
+        "read_rows_per_second": found * rows / total,
+    }
+
+
+def _content(subject: Subject, blocks: list[RaggedBatch]) -> str:
+    content = ContentDigest(subject.task.columns)
+    for block in blocks:
+        content.update(block)
+    return content.hexdigest()
