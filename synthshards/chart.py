@@ -1,14 +1,15 @@
-"""All spans of a sentence under a layered grammar, and the sums over them, in Numba and in log space.
+"""All spans of a sentence under a layered grammar, and the sums over them, in Numba.
 
-A *span* (X, i, j) says that symbol X yields the terminals i..j−1; its inside value is the logarithm of the summed
-probability (or number) of its derivations. Spans are found from the terminals' level upward, and kept only where there
-are some: a sentence of a published grammar has a few for each place, so that 1,500 tokens take milliseconds.
+A *span* (X, i, j) says that symbol X yields the terminals i..j−1; its inside value is the summed probability, or the
+number, of its derivations. Spans are found from the terminals' level upward, and kept only where there are some: a
+sentence of a published grammar has a few for each place, so that 1,500 tokens take milliseconds.
 
-The *start* value of (X, t) is the logarithm of the probability that the first t terminals come out as they are and X
-starts behind them. Starts are found from the root downward: X at t, expanding by X → Y Z, starts Y at t and, for each
-span (Y, t, u), Z at u. At the terminals' level they are the joint probabilities of a prefix and its next token.
+The *start* value of (X, t) is the probability that the first t terminals come out as they are and X starts behind them.
+Starts are found from the root downward: X at t, expanding by X → Y Z, starts Y at t and, for each span (Y, t, u), Z at
+u. At the terminals' level they are the joint probabilities of a prefix and its next token.
 
-Logarithms do not underflow, and most sums here have one term, so that they are also the quick choice.
+Values are kept as logarithms, which do not underflow, and are the quick choice here as most sums have one term. Exact
+numbers are worked out modulo as many primes as they need (the logarithm says how many), and put together from those.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -41,11 +44,6 @@ class LevelRules:
     rule_at: np.ndarray
     body_at: np.ndarray
     body: np.ndarray
-
-    def bodies(self, symbol: int) -> list[list[int]]:
-        """The right-hand sides of a symbol."""
-        rules = range(self.rule_at[symbol], self.rule_at[symbol + 1])
-        return [self.body[self.body_at[r] : self.body_at[r + 1]].tolist() for r in rules]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +78,25 @@ def _log_add(a: Any, b: Any) -> Any:
     return a + math.log1p(math.exp(b - a))
 
 
+@helper
+def _plus(a: Any, b: Any, prime: Any) -> Any:
+    """The sum of two values: logarithms if `prime` is 0, else integers below it (all exact in a float64)."""
+    if prime == 0:
+        return _log_add(a, b)
+    total = a + b
+    return total - prime if total >= prime else total
+
+
+@helper
+def _times(a: Any, b: Any, prime: Any) -> Any:
+    """Their product; a prime below 2^26 keeps it exact."""
+    return a + b if prime == 0 else np.float64(np.uint64(a * b) % np.uint64(prime))
+
+
 @kernel
 def _spans_above(
     n: Any, starts: Any, run_at: Any, run_symbol: Any, run_span: Any, span_end: Any, span_value: Any,
-    rule_at: Any, body_at: Any, body: Any, weighted: Any,
+    rule_at: Any, body_at: Any, body: Any, weighted: Any, prime: Any,
 ) -> Any:  # fmt: skip
     """The spans of one level, with their values, from those of the level below.
 
@@ -91,7 +104,7 @@ def _spans_above(
     run_symbol[r] and has the spans run_span[r]..run_span[r+1]-1. Only starts below `starts` are tried.
 
     A rule is matched with three sets of positions, kept as lists and as dense values: 0 and 1 hold by turns where its
-    first k symbols can end, and 2 where the symbol itself can.
+    first k symbols can end, and 2 where the symbol itself can. A value of −inf stands for none.
     """
     symbols = rule_at.size - 1
     out_run_at = np.zeros(n + 2, np.int64)
@@ -109,7 +122,9 @@ def _spans_above(
             continue
         for symbol in range(symbols):
             found: Any = 0
-            weight = -math.log(rule_at[symbol + 1] - rule_at[symbol]) if weighted else 0.0
+            weight = 0.0 if prime == 0 else 1.0
+            if weighted:
+                weight = -math.log(rule_at[symbol + 1] - rule_at[symbol])
             for rule in range(rule_at[symbol], rule_at[symbol + 1]):
                 now = 0
                 count: Any = 1
@@ -128,14 +143,14 @@ def _spans_above(
                             if run_symbol[run] == wanted:
                                 for span in range(run_span[run], run_span[run + 1]):
                                     q = span_end[span]
-                                    new = v + span_value[span]
+                                    new = _times(v, span_value[span], prime)
                                     old = value[then, q]
                                     if old == _NONE:
                                         place[then, made] = q
                                         made += 1
                                         value[then, q] = new
                                     else:
-                                        value[then, q] = _log_add(old, new)
+                                        value[then, q] = _plus(old, new, prime)
                     if last:
                         found = made
                     now = then
@@ -221,10 +236,13 @@ class Chart:
     Args:
         grammar: the rules.
         tokens: terminals; others than 1..V belong to no span.
-        weighted: values are probabilities; otherwise numbers of derivations.
+        weighted: values are logarithms of probabilities; otherwise of numbers of derivations.
+        prime: values are numbers of derivations modulo this prime below 2^26 (with `weighted` false).
     """
 
-    def __init__(self, grammar: GrammarArrays, tokens: Sequence[int] | np.ndarray, *, weighted: bool = True) -> None:
+    def __init__(
+        self, grammar: GrammarArrays, tokens: Sequence[int] | np.ndarray, *, weighted: bool = True, prime: int = 0
+    ) -> None:
         ids = np.asarray(tokens)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise UsageError(f"tokens are {ids.dtype} of {ids.ndim} dimensions; legal: a flat sequence of integers")
@@ -235,13 +253,15 @@ class Chart:
         run_at[n + 1] = run_at[n]
         places = np.flatnonzero(known)
         symbols = ids[places].astype(np.int64) - 1
-        spans = (run_at, symbols, np.arange(len(places) + 1), places + 1, np.zeros(len(places)))
-        self._grammar, self._n, self._known = grammar, n, known
+        one = np.full(len(places), 1.0 if prime else 0.0)
+        spans = (run_at, symbols, np.arange(len(places) + 1), places + 1, one)
+        self._grammar, self._n = grammar, n
         #: Spans of each level, from the terminals' upward.
         self._levels: list[tuple[np.ndarray, ...]] = [spans]
         for height, rules in enumerate(reversed(grammar.levels), 1):
             starts = 1 if height == len(grammar.levels) else n  # the root starts at 0 alone
-            spans = _spans_above(n, starts, *spans, rules.rule_at, rules.body_at, rules.body, weighted)
+            arrays = rules.rule_at, rules.body_at, rules.body
+            spans = _spans_above(n, starts, *spans, *arrays, weighted, float(prime))
             self._levels.append(spans)
 
     def inside(self) -> float:
@@ -269,44 +289,27 @@ class Chart:
             shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
-    def derivations(self) -> int:
-        """The exact number of derivations of the whole sentence: a sum over splits of products, in Python integers."""
-        ends = [_ends_of(spans) for spans in self._levels]
-        counted: dict[tuple[int, int, int, int], int] = {}
 
-        def count(height: int, symbol: int, i: int, j: int) -> int:
-            if height == 0:
-                return 1
-            known = counted.get((height, symbol, i, j))
-            if known is None:
-                bodies = self._grammar.levels[-height].bodies(symbol)
-                known = counted[height, symbol, i, j] = sum(ways(height - 1, body, i, j) for body in bodies)
-            return known
-
-        def ways(height: int, body: list[int], i: int, j: int) -> int:
-            """Derivations of i..j−1 from a row of symbols."""
-            reached = [{i}]  # where the first k symbols can end
-            for symbol in body:
-                reached.append({q for p in reached[-1] for q in ends[height].get((p, symbol), ()) if q <= j})
-            rest = {j: 1}  # where the last symbols can start, and in how many ways they fill the span
-            for symbol, places in zip(reversed(body), reversed(reached[:-1]), strict=True):
-                before: dict[int, int] = {}
-                for p in places:
-                    fits = [q for q in ends[height].get((p, symbol), ()) if q in rest]
-                    if fits:
-                        before[p] = sum(count(height, symbol, p, q) * rest[q] for q in fits)
-                rest = before
-            return rest.get(i, 0)
-
-        return count(len(self._grammar.levels), 0, 0, self._n)
+def derivations(grammar: GrammarArrays, tokens: Sequence[int] | np.ndarray) -> int:
+    """The exact number of derivations of a sentence, by the Chinese remainder theorem."""
+    log = Chart(grammar, tokens, weighted=False).inside()
+    if log == -math.inf:
+        return 0
+    number, product = 0, 1
+    bits = log / math.log(2) * (1 + 1e-9) + 1  # more than the number has
+    for prime in map(_prime, count()):
+        rest = int(Chart(grammar, tokens, weighted=False, prime=prime).inside())
+        number += product * ((rest - number) * pow(product, -1, prime) % prime)
+        product *= prime
+        if product.bit_length() > bits + 1:
+            break
+    return number
 
 
-def _ends_of(spans: tuple[np.ndarray, ...]) -> dict[tuple[int, int], list[int]]:
-    """(start, symbol) → ends."""
-    run_at, run_symbol, run_span, span_end, _ = spans
-    starts = np.repeat(np.arange(len(run_at) - 1), np.diff(run_at)).tolist()
-    bounds, ends = run_span.tolist(), span_end.tolist()
-    return {
-        (start, symbol): ends[bounds[r] : bounds[r + 1]]
-        for r, (start, symbol) in enumerate(zip(starts, run_symbol.tolist(), strict=True))
-    }
+@cache
+def _prime(i: int) -> int:
+    """The i-th prime from 2^26 downward."""
+    candidate = _prime(i - 1) - 2 if i else (1 << 26) - 1
+    while not all(candidate % d for d in range(3, 1 << 13, 2)):
+        candidate -= 2
+    return candidate

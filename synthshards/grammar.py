@@ -33,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .chart import Chart, GrammarArrays
+from .chart import Chart, GrammarArrays, derivations
 from .errors import DataError, UsageError, nearest
 from .grammar_text import MAX_TEXT, Rule, parse
 
@@ -160,7 +160,7 @@ class Grammar:
 
     def derivations(self, tokens: Sequence[int] | np.ndarray) -> int:
         """The number of derivations of `tokens` (parse trees), exactly: 0 where they are no sentence."""
-        return Chart(self._arrays, tokens).derivations()
+        return derivations(self._arrays, tokens)
 
     def log_derivations(self, tokens: Sequence[int] | np.ndarray) -> float:
         """Natural logarithm of the number of derivations, in milliseconds however large it is; −inf for none."""
@@ -214,11 +214,13 @@ def canonical_source(source: str) -> str:
 
 @cache
 def _shipped(name: str) -> Grammar:
-    grammar = parse_grammar((files("synthshards") / "grammars" / f"{name}.cfg").read_text(encoding="utf-8"), name)
-    if grammar.digest != SHIPPED[name]:
-        raise DataError(
-            f"grammars/{name}.cfg is damaged: {grammar.digest}, not {SHIPPED[name]}; install the package anew"
-        )
+    try:
+        grammar = parse_grammar((files("synthshards") / "grammars" / f"{name}.cfg").read_text(encoding="utf-8"), name)
+        found = f"digest {grammar.digest}"
+    except (OSError, ValueError) as error:
+        found = str(error)
+    if found != f"digest {SHIPPED[name]}":
+        raise DataError(f"grammars/{name}.cfg is damaged: {found}; legal: digest {SHIPPED[name]}, as released")
     return grammar
 
 

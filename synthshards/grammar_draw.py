@@ -19,8 +19,9 @@ The law, exact enough to be written again (conventions as in docs/randomness.md;
    or with `distinct_rules` any symbol of the level, is drawn again, its length included.
 3. When the level's rules stand, each symbol of the next level that none of them holds, in order, is put into them: a
    number is drawn below the number of places whose symbol stands at least twice in the level (places in order of
-   symbols, rules, symbols within the rule), and it takes that place. So every symbol is of use, and as the newcomer
-   stands nowhere else, no rule becomes like another. (Some published symbols are in no rule, 13 of cfg3e1's.)
+   symbols, rules, symbols within the rule), and it takes that place. As the newcomer stands nowhere else, no rule
+   becomes like another. Only where a level's rules have fewer places than the next has symbols, some are in no rule
+   (as ten published symbols of cfg3e1 are).
 """
 
 from __future__ import annotations
@@ -88,11 +89,7 @@ def check_world(
             raise UsageError(
                 f"{where}: level {level} needs up to {need} different right-hand sides, and only {bodies} can be made "
                 f"of {below} symbols; legal: a smaller max_degree, more symbols or a larger max_rule_length"
-            )
-        if (places := heads * degrees[0] * least) < below:
-            raise UsageError(
-                f"{where}: the rules of level {level} may have as few as {places} places for the {below} symbols of "
-                f"level {level + 1}; legal: at most {places} symbols there, or a larger min_degree or min_rule_length"
+                + (", or distinct_rules=false" if distinct_rules else "")
             )
 
 
@@ -173,6 +170,8 @@ def draw_grammar(
         uses = Counter(symbol for _, body in bodies for symbol in body)
         for newcomer in [s for s in below if s not in uses]:
             places = [(body, k) for _, body in bodies for k, symbol in enumerate(body) if uses[symbol] > 1]
+            if not places:
+                break
             body, k = places[_below(source, len(places))]
             uses[body[k]] -= 1
             uses[newcomer] = 1
