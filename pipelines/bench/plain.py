@@ -73,10 +73,10 @@ def capo(p: Any) -> Draw:
     """
     pools, some = load_pools(), {name: [_as_format(t) for t in texts] for name, texts in templates().items()}
     rng = random.Random(0)
-    people = []
+    people: list[dict[str, Any]] = []
     for _ in range(min(p.num_people, 2000)):
         company = rng.randrange(len(pools.companies))
-        them = {
+        them: dict[str, Any] = {
             "first_name": rng.choice(pools.first_names),
             "middle_name": rng.choice(pools.middle_names),
             "last_name": rng.choice(pools.last_names),
