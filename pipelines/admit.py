@@ -97,7 +97,7 @@ def look(folder: Folder, before: Found | None = None) -> Found:
         return Found(None, None, plans)
     if before is not None and before.raw is not None and raw.equals(before.raw):
         return Found(raw, before.manifest, plans)
-    return Found(raw, parse(raw.to_pybytes(), folder.where(NAME)), plans)
+    return Found(raw, parse(raw, folder.where(NAME)), plans)
 
 
 def has_scratch(folder: Folder) -> bool:

@@ -124,7 +124,7 @@ def row_hashes(batch: RaggedBatch) -> np.ndarray:
     tokens = "input_ids" in batch.columns
     column = batch.columns["input_ids" if tokens else "text"]
     out = np.empty((len(batch), 2), np.uint64)
-    _hash_rows(column.values, column.offsets, _P0 if tokens else _P1, out)
+    _hash_rows(column.values, column.offsets, _P0 if tokens else _Q0, out)
     return out
 
 
@@ -150,8 +150,7 @@ class _Table:
 @kernel
 def _hash_rows(values: Any, offsets: Any, start: Any, out: Any) -> None:
     for r in range(offsets.size - 1):
-        h = np.uint64(offsets[r + 1] - offsets[r]) * start
-        g = h ^ _P1
+        h, g = start, start ^ _P1
         for i in range(offsets[r], offsets[r + 1]):
             x = np.uint64(values[i])
             h = (h ^ x) * _Q0

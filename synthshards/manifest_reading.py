@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 from msgspec import UNSET, UnsetType
 
 from .catalog import TASKS, task_from_identity
@@ -94,17 +95,19 @@ def load(folder: Folder, name: str = NAME) -> Manifest:
             f"{folder.url}: no {name} in it; legal: a finished dataset "
             "(an unfinished one is finished by the same build command again, or by: synthshards seal)"
         ) from None
-    if data.size > MAX_BYTES:
-        raise ManifestError(f"{folder.where(name)}: {data.size} bytes; legal: at most {MAX_BYTES}")
-    return parse(data.to_pybytes(), folder.where(name))
+    return parse(data, folder.where(name))
 
 
-def parse(data: bytes, where: str) -> Manifest:
+def parse(buffer: bytes | pa.Buffer, where: str) -> Manifest:
     """Check a manifest's bytes; `where` is what errors name.
 
     Raises:
         ManifestError: with the place inside the document and what is legal there.
     """
+    size = memoryview(buffer).nbytes
+    if size > MAX_BYTES:
+        raise ManifestError(f"{where}: {size} bytes; legal: at most {MAX_BYTES}")
+    data = bytes(buffer)
     try:
         head = msgspec.json.decode(data, type=_Head)
         if head.schema_version != SCHEMA_VERSION:

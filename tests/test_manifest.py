@@ -234,6 +234,7 @@ def fewer_rows_a_shard(document: Json) -> None:
         (set_to("shards", 0, "bytes", to=None), "$.shards[0]: one of bytes and sha256 is null; legal: both or neither"),
         (set_to("shards", 0, "sha256", to="sha256:" + 64 * "A"), "$.shards[0].sha256: 'sha256:AAA"),
         (set_to("shards", 0, "content", to="sha1:" + 66 * "a"), "$.shards[0].content: 'sha1:aaa"),
+        (set_to("shards", 0, "content", to="sha256:" + 65 * "a"), "$.shards[0].content: 'sha256:aaa"),
         (set_to("generator", "version", to="\x1b[31m"), "$.generator.version: '\\x1b[31m'; legal: at most 100 print"),
         (drop_shard(1, tell=True), "$.shards[1].path: 'train-00002.parquet'; legal: 'train-00001.parquet'"),
         (drop_shard(1, tell=False), "$.shards: 2 entries; legal: 3, as layout says"),
@@ -443,5 +444,6 @@ def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> No
         assert str(bad / "manifest.json") in outcome.line, (command, outcome)
         assert outcome.line.isprintable()
         assert outcome.out == "", (command, outcome)
+        assert kind != "300 MB" or outcome.line.endswith(": 314572800 bytes; legal: at most 268435456")
     assert not (tmp_path / "out").exists()
     assert sorted(bad.iterdir()) == before

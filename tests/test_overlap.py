@@ -231,6 +231,15 @@ def test_half_of_the_hash_has_no_collisions_either() -> None:
             assert ((counts - expected) ** 2 / expected).sum() < 360  # chi-squared, 255 degrees: p < 1e-5
 
 
+def test_rows_that_agree_in_half_of_the_hash_or_in_their_place_are_not_the_same() -> None:
+    table = module._Table(6)
+    rows = np.array([[1, 2], [1, 2 + 64], [9, 2], [1, 2], [1, 3]], np.uint64)
+    table.add(rows, np.array([5, 6, 7, 5, 8], np.uint32))
+    assert sorted(table.counts[table.counts > 0].tolist()) == [1, 1, 1, 2]
+    assert table.find(np.array([[9, 2 + 64], [1, 4], [1, 2 + 64], [1, 2 + 64]], np.uint64)) == 2
+    assert table.sizes[table.found].tolist() == [6]
+
+
 def test_text_and_tokens_are_never_the_same_row() -> None:
     a, b = row_hashes(text([b"abc"])), row_hashes(tokens([list(b"abc")]))
     assert not (a == b).any()

@@ -15,6 +15,7 @@ from synthshards.catalog import make_task
 from synthshards.dataset import open_stored
 from synthshards.errors import DataError, UsageError
 from synthshards.pipelines import build as building
+from synthshards.pipelines import reproduce as reproducing
 from synthshards.pipelines.build import seal
 from synthshards.pipelines.reproduce import reproduce
 from synthshards.pipelines.verify import verify
@@ -134,6 +135,40 @@ def test_in_parts_a_failure_leaves_the_other_parts(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         reproduce(source, str(again), only_shards="1-2")
     assert (again / "train-00000.parquet").exists()
+
+
+def test_a_failure_of_one_part_leaves_what_another_machine_made_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both began in the same empty place."""
+    source, again = make(tmp_path / "source"), tmp_path / "again"
+    edit_manifest(source, lambda document: document["shards"][1].update(content="sha256:" + 64 * "0"))
+    build = reproducing.build
+
+    def build_beside_another(*args: Any, only_shards: str, **options: Any) -> Any:
+        build(*args, only_shards="0", **options)
+        return build(*args, only_shards=only_shards, **options)
+
+    monkeypatch.setattr(reproducing, "build", build_beside_another)
+    with pytest.raises(DataError):
+        reproduce(source, str(again), only_shards="1-2")
+    assert (again / "train-00000.parquet").exists()
+
+
+def test_an_unfinished_shard_of_another_digest_is_made_again(tmp_path: Path) -> None:
+    """Begun from one manifest, finished from another that promises other rows: nothing is taken on trust."""
+    source, again = make(tmp_path / "source"), tmp_path / "again"
+    reproduce(source, str(again), only_shards="0")
+    edit_manifest(source, lambda document: document["shards"][0].update(content="sha256:" + 64 * "0"))
+    with pytest.raises(DataError, match=r"train-00000.parquet: rows generated now have content"):
+        reproduce(source, str(again))
+
+
+def test_a_stray_shard_is_not_ours_to_delete(tmp_path: Path) -> None:
+    source = make(tmp_path / "source")
+    (Path(source) / "train-00009.parquet").write_bytes(b"mine")
+    reproduce(source, source)
+    assert (Path(source) / "train-00009.parquet").read_bytes() == b"mine"
 
 
 def test_what_stands_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,21 @@ def test_a_row_longer_than_generated(out: Path) -> None:
     assert problem == f"row 99 differs from the row generated again: ks has {count + 1} entries, not {count}"
 
 
+def test_a_boundary_between_rows_moved(out: Path) -> None:
+    """All values are right, but one of them stands in the row after its own."""
+    dataset = open_stored(str(out))
+    batch = rows_of_shard(str(out), 2)
+    ks = batch.columns["ks"]
+    assert ks.offsets is not None
+    moved = ks.offsets.copy()
+    moved[6] -= 1
+    edited = RaggedBatch({**batch.columns, "ks": Column(ks.kind, ks.values, moved)})
+    rewrite_shard(dataset, 2, shard_bytes(dataset.manifest, edited, 80, 100), edited)
+    assert problems(out) == {}
+    (problem,) = problems(out, rederive=True).values()
+    assert problem.startswith("row 85 differs from the row generated again: ks has ")
+
+
 def test_counts_that_are_not_those_of_the_rows(out: Path) -> None:
     def change(document: Any) -> None:
         document["shards"][0]["tokens"] += 1
