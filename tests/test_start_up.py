@@ -21,6 +21,20 @@ assert np.allclose(cov(a), np.cov(a))
 assert np.allclose(inv(a), np.linalg.inv(a))
 assert "scipy.linalg" in sys.modules
 """
+#: The collector rests during the load, and only then; who has switched it off finds it off.
+COLLECTOR = """
+import gc, sys
+from numba.core import caching
+from synthshards import make_task
+load, during = caching.FunctionCache.load_overload, []
+caching.FunctionCache.load_overload = lambda *args: (during.append(gc.isenabled()), load(*args))[1]
+make_task("depo1-225").take(0, 1)
+assert gc.isenabled()
+gc.disable()
+make_task("depo2-75", bos_token_id=70_000).take(0, 1)
+assert not gc.isenabled()
+print(len(during), any(during))
+"""
 #: The same where SciPy is not to be found: Numba must know, and kernels must run.
 WITHOUT = """
 import sys
@@ -39,3 +53,9 @@ def test_kernels_run_without_loading_scipy_and_numbas_linear_algebra_still_works
 
 def test_kernels_run_where_there_is_no_scipy() -> None:
     python("-c", WITHOUT)
+
+
+def test_the_collector_rests_while_kernels_are_loaded_and_is_left_as_it_was() -> None:
+    loads, enabled = python("-c", COLLECTOR).stdout.split()
+    assert int(loads) > 2
+    assert enabled == "False"
