@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint types bench clean
+.PHONY: demo test dev lint types docs bench clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -37,6 +37,10 @@ types: dev
 	@rm -rf build/typing && mkdir -p build/typing/synthshards
 	@ln -s $(CURDIR)/synthshards/* $(CURDIR)/pipelines $(CURDIR)/loaders $(CURDIR)/train build/typing/synthshards/
 	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p synthshards
+
+# The generated parts of docs/tasks.md (a test fails where they are stale).
+docs: dev
+	$(BIN)/python docs/generate.py
 
 bench: dev
 	$(BIN)/synthshards bench

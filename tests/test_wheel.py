@@ -1,4 +1,4 @@
-"""The wheel, installed in an empty environment, run from outside the checkout beside a user's own train.py and loaders/."""
+"""The wheel in an empty environment, run from outside the checkout beside a user's own train.py and loaders/."""
 
 from __future__ import annotations
 

@@ -1,0 +1,147 @@
+"""Writes the generated parts of docs/tasks.md and its pictures; ``--check`` fails where they are stale.
+
+    python docs/generate.py            # write
+    python docs/generate.py --check    # exit 1, and say what is stale
+
+A generated part stands between ``<!-- generated: WHAT -->`` and ``<!-- end -->``, where WHAT is ``presets TASK``,
+``parameters TASK``, ``sample TASK KEY=VALUE…`` or ``lengths PRESET…``. Everything in it follows from the package alone:
+rows of fixed seeds, so that the text changes exactly when the package does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from synthshards.catalog import TASKS, make_task, resolve
+from synthshards.inspect import task_from_text
+from synthshards.params import describe
+from synthshards.tasks.task import Buffers
+
+DOCS = Path(__file__).parent
+ROWS = 65_536
+_PART = re.compile(r"(<!-- generated: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.S)
+
+
+def lengths_of(preset: str) -> np.ndarray:
+    """Tokens (characters of text) of the first 65,536 rows of seed 0, split "docs"."""
+    task, buffers, parts = make_task(preset), Buffers(), []
+    for at in range(0, ROWS, 1024):
+        parts.append(np.diff(task.batch(0, "docs", at, 1024, buffers=buffers).offsets))
+    return np.concatenate(parts)
+
+
+def presets(task: str) -> str:
+    """The presets of a task: parameters, mean length, what they are."""
+    lines = ["| preset | parameters | mean length | |", "|---|---|---|---|"]
+    for name, preset in TASKS[task][0].presets.items():
+        changed = " ".join(f"{k}={json.dumps(v) if not isinstance(v, str) else v}" for k, v in preset.params.items())
+        lines.append(f"| `{name}` | {changed} | {preset.mean_length:.1f} | {preset.about} |")
+    return "\n".join(lines) + "\n"
+
+
+def parameters(task: str) -> str:
+    """Every parameter of a task: legal values, default, meaning."""
+    cls, values = resolve(task)
+    lines = ["| parameter | legal | default | meaning |", "|---|---|---|---|"]
+    for row in describe(cls.Params):
+        default = json.dumps(values.get(row["name"], row["default"]))
+        lines.append(f"| `{row['name']}` | {row['legal'].replace('|', '/')} | {default} | {row['meaning']} |")
+    return "\n".join(lines) + "\n"
+
+
+def sample(task: str, *pairs: str) -> str:
+    """A short row, decoded, tokens in the loss between guillemets."""
+    made = task_from_text(task, pairs)
+    row = min(made.take(0, 64), key=lambda r: len(r["input_ids"]) if "input_ids" in r else len(r["text"]))
+    facts = {k: v for k, v in row.items() if k not in ("input_ids", "loss_mask", "labels", "text")}
+    if "text" in row:
+        body = row["text"]
+    else:
+        names = made.decode(row["input_ids"])
+        body = " ".join(f"«{name}»" if on else name for name, on in zip(names, row["loss_mask"], strict=True))
+        body = body.replace("» «", " ")
+    told = ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in facts.items())
+    return f"```\n{body}\n```\n\n{told}\n"
+
+
+def lengths(*names: str) -> str:
+    """Mean, spread and deciles of the row length, and a picture of the first preset's distribution."""
+    lines = ["| preset | mean | sd | deciles |", "|---|---|---|---|"]
+    for name in names:
+        found = lengths_of(name)
+        deciles = " ".join(f"{q:.0f}" for q in np.percentile(found, range(10, 100, 10)))
+        lines.append(f"| `{name}` | {found.mean():.1f} | {found.std():.1f} | {deciles} |")
+    picture = f"lengths-{TASKS_OF[names[0]]}.svg"
+    return "\n".join(lines) + f"\n\n![row lengths of {names[0]}]({picture})\n"
+
+
+TASKS_OF = {preset: task for task, (cls, _) in TASKS.items() for preset in cls.presets}
+PARTS: dict[str, Callable[..., str]] = {
+    "presets": presets,
+    "parameters": parameters,
+    "sample": sample,
+    "lengths": lengths,
+}
+
+
+def histogram_svg(preset: str) -> str:
+    """The distribution of row lengths of a preset as an SVG: 60 bars over the range that 99.5% of the rows fill."""
+    found = lengths_of(preset)
+    top = float(np.percentile(found, 99.5))
+    low = float(found.min())
+    counts, _ = np.histogram(found, bins=60, range=(low, top))
+    width, height, left, base = 640, 180, 40, 150
+    step = (width - 2 * left) / len(counts)
+    bars = "\n".join(
+        f'<rect x="{left + i * step:.1f}" y="{base - 120 * c / counts.max():.1f}" width="{step - 1:.1f}" '
+        f'height="{120 * c / counts.max():.1f}"/>'
+        for i, c in enumerate(counts)
+    )
+    ticks = "\n".join(
+        f'<text x="{left + (value - low) / (top - low) * (width - 2 * left):.1f}" y="{base + 18}">{value:.0f}</text>'
+        for value in np.linspace(low, top, 6)
+    )
+    unit = "tokens" if "input_ids" in make_task(preset).columns else "characters"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, '
+        f'sans-serif" font-size="12">\n<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
+        f'<g fill="#0969da">\n{bars}\n</g>\n<g fill="#57606a" text-anchor="middle">\n{ticks}\n'
+        f'<text x="{width / 2}" y="{height - 2}">{unit} a row, {preset} ({ROWS:,} rows)</text>\n</g>\n</svg>\n'
+    )
+
+
+def outputs() -> dict[Path, str]:
+    """Every generated file with the text that it should have."""
+    page = DOCS / "tasks.md"
+    out: dict[Path, str] = {}
+
+    def fill(match: re.Match[str]) -> str:
+        what, *arguments = match[2].split()
+        if what == "lengths":
+            out[DOCS / f"lengths-{TASKS_OF[arguments[0]]}.svg"] = histogram_svg(arguments[0])
+        return f"{match[1]}{PARTS[what](*arguments)}{match[4]}"
+
+    out[page] = _PART.sub(fill, page.read_text())
+    return out
+
+
+def main() -> int:
+    """Write or check; the exit code."""
+    stale = [path for path, text in outputs().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(DOCS.parent)} is stale; run: make docs", file=sys.stderr)
+        return 1 if stale else 0
+    for path, text in outputs().items():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
