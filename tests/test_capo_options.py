@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from capo_parts import CASES, SMALL, everything, order_of, rows_of, values_of
+from law_statistics import chi_square
 
 from synthshards import people
 from synthshards.biography import QUESTIONS, SPANS, templates
@@ -148,6 +150,23 @@ def test_biod_s_strings_are_different_and_spread() -> None:
             assert len(set(strings)) == len(strings)
             assert len({string[-1] for string in strings}) > min(T, 400) // 3  # the last word varies too
         assert made[0] != made[1]
+
+
+def test_biod_s_sentences_come_in_any_order() -> None:
+    rows = everything(CapoTask(num_people=100, exposures=48, form="biod"))
+    orders = [tuple(sorted(range(4), key=row["spans"][2::2].__getitem__)) for row in rows]
+    assert chi_square(np.unique(orders, axis=0, return_counts=True)[1]) > 1e-6
+    assert len(set(orders)) == 24
+    mine = [order for order, row in zip(orders, rows, strict=True) if row["person_id"] == 7]
+    assert len(set(mine)) > 12
+
+
+def test_biod_s_strings_are_a_world_of_their_own_for_every_parameter() -> None:
+    values = [{}, {"K": 5}, {"C": 3}, {"D": 999}, {"L": 3}, {"T": 101}, {"num_people": 7}, {"they": True}]
+    worlds = {tuple(CapoTask({"form": "biod", **some}).world(0).tolist()) for some in values}
+    assert len(worlds) == len(values)
+    assert len({world[2:] for world in worlds}) == len(values)
+    assert len({world[:2] for world in worlds}) == 3  # the people are the same but for the last two
 
 
 def test_biod_s_words() -> None:

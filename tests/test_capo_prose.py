@@ -10,7 +10,9 @@ import pytest
 import reference_capo
 from capo_parts import CASES
 
+from synthshards import make_task
 from synthshards.biography import QUESTIONS
+from synthshards.tasks import capo, capo_biod
 from synthshards.tasks.task import Buffers
 
 DOCS = Path(__file__).parent.parent / "docs" / "capo.md"
@@ -26,6 +28,16 @@ def test_rows_written_again_from_the_prose(case: str) -> None:
     for i, row in zip(indices, batch.rows(), strict=True):
         wanted: dict[str, Any] = again.row(i)
         assert {name: row[name] for name in wanted} == wanted
+
+
+def test_the_samples_in_docstrings_are_real() -> None:
+    told = " ".join((capo.__doc__ or "").split())
+    for i in (7, 67_833):
+        row = make_task("capo-50k").example(0, "train", i)
+        assert row["text"] in told
+        assert f"person {row['person_id']:,}" in told
+    sample = make_task("capo-50k", form="biod", K=3).example(0, "train", 0)["text"]
+    assert sample in " ".join((capo_biod.__doc__ or "").split())
 
 
 def test_the_prose_lists_the_questions() -> None:

@@ -5,9 +5,9 @@ bioS data, their augmentations and QA; Part 3.3 (arXiv 2404.05405), capacity and
 
 Rows 7 and 67,833 of `capo-50k` (seed 0, split "train") are the first two exposures of person 34,554:
 
-    Patrick Arden Tilton pursued her higher education at Graystone Institute of Technology. She was recruited by Westmark
-    Electric straight out of college. She was originally from a quiet street in Athens, GA. She attended advanced
-    seminars in Botany. Her birth was celebrated by the whole family on September 25, 1981. She rented an apartment in
+    Patrick Arden Tilton pursued her higher education at Graystone Institute of Technology. She was recruited by
+    Westmark Electric straight out of college. She was originally from a quiet street in Athens, GA. She attended
+    advanced seminars in Botany. Her birth was celebrated by the whole family on September 25, 1981. She rented an apartment in
     Charlotte, NC to be near her office.
 
     Patrick Arden Tilton went to Graystone Institute of Technology after high school. Her place of work throughout
