@@ -63,4 +63,6 @@ def task_from_identity(task: str, params: Mapping[str, Any]) -> Task:
     """
     if task not in TASKS:
         raise UsageError(f"no task {task!r}{nearest(task, TASKS)}; legal: {', '.join(TASKS)}")
-    return TASKS[task][0](params)
+    cls = TASKS[task][0]
+    cls.Params.check_identity(params)
+    return cls(params)

@@ -6,7 +6,6 @@ This module imports nothing above the core. `COMMANDS` names where each command 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -88,7 +87,6 @@ def main() -> None:
     code: object = 0
     try:
         code = cli.main(prog_name="synthshards", standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
@@ -96,8 +94,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         code = 130
-    except BrokenPipeError:  # the reader of a pipe (head, say) has left: click, too, ends with 1 and without a word
-        code = 1
     except SynthshardsError as error:
         code = _fail(error, str(error), error.exit_code, debug)
     except MemoryError as error:
@@ -108,10 +104,6 @@ def main() -> None:
     except Exception as error:
         line = f"{type(error).__name__}: {error} (a fault of synthshards: please report it, with what --debug shows)"
         code = _fail(error, line, 1, debug)
-    try:
-        sys.stdout.flush()
-    except OSError:  # said above; without this Python would say it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -24,6 +24,13 @@ class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def check(self) -> None:
         """Raise `UsageError` for an impossible combination."""
 
+    @classmethod
+    def check_identity(cls, values: Mapping[str, Any]) -> None:
+        """Raise `UsageError` for a value that users may give but no identity holds (the path of a file, say).
+
+        Called before a manifest's parameters are looked at any closer: reading a manifest must not open other files.
+        """
+
     def canonical(self) -> dict[str, Any]:
         """The mapping that enters the identity: every parameter, as integers, booleans, strings, null and lists.
 

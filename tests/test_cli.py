@@ -216,13 +216,13 @@ def test_ctrl_c_is_130() -> None:
 
 
 SLOWLY = """
-import importlib, sys, time
+import importlib, os, sys, time
 from synthshards.cli import main
 module, name = importlib.import_module(sys.argv[1]), sys.argv[2]
 del sys.argv[1:3]
 quick = getattr(module, name)
 def slow(*args):
-    print("at work", file=sys.stderr, flush=True)
+    os.write(2, b"at work\\n")
     time.sleep(0.2)
     return quick(*args)
 setattr(module, name, slow)

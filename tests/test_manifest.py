@@ -305,6 +305,16 @@ def test_no_more_rows_than_a_finite_task_has(raw: bytes, monkeypatch: pytest.Mon
     assert refusal(raw) == "$.totals.examples: 100; legal: 1..99, all that the task has"
 
 
+def test_no_other_file_is_read(good: Json, tmp_path: Path) -> None:
+    """A user may give a grammar by the path of a file; a manifest may not make anybody read one."""
+    path = tmp_path / "grammar"
+    path.write_text("S -> 1 2 | 2 1")
+    assert "-> 1 2 | 2 1" in make_task("lano", grammar=str(path)).params.grammar
+    params = make_task("lano").params.canonical()
+    good["dataset"].update(task="lano", params={**params, "grammar": str(path)})
+    assert refusal(good).startswith(f"$.dataset.params: lano: grammar={str(path)!r} is not legal; legal: ")
+
+
 BAD_BYTES = {
     "empty": b"",
     "blank": b"  \n",

@@ -27,7 +27,7 @@ import numpy as np
 from msgspec import Meta
 
 from ..errors import UsageError
-from ..grammar import Grammar, canonical_source, load_grammar
+from ..grammar import SHIPPED, Grammar, canonical_source, load_grammar
 from ..grammar_draw import LANO_VERSION, check_world, draw_grammar
 from ..kernel import helper, kernel
 from ..params import TaskParams
@@ -72,6 +72,12 @@ class LanoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.grammar != "drawn":
             msgspec.structs.force_setattr(self, "grammar", _resolved(self.grammar))
         msgspec.structs.force_setattr(self, "symbols", _sizes_text(self.symbols))
+
+    @classmethod
+    def check_identity(cls, values: Mapping[str, Any]) -> None:
+        grammar = values.get("grammar")
+        if isinstance(grammar, str) and "->" not in grammar and grammar.partition(" ")[0] not in {*SHIPPED, "drawn"}:
+            raise UsageError(f"lano: grammar={grammar[:80]!r} is not legal; legal: a shipped grammar, rules, or drawn")
 
     def check(self) -> None:
         if self.grammar == "drawn":
