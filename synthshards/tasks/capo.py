@@ -7,8 +7,8 @@ Rows 7 and 67,833 of `capo-50k` (seed 0, split "train") are the first two exposu
 
     Patrick Arden Tilton pursued her higher education at Graystone Institute of Technology. She was recruited by
     Westmark Electric straight out of college. She was originally from a quiet street in Athens, GA. She attended
-    advanced seminars in Botany. Her birth was celebrated by the whole family on September 25, 1981. She rented an apartment in
-    Charlotte, NC to be near her office.
+    advanced seminars in Botany. Her birth was celebrated by the whole family on September 25, 1981. She rented an
+    apartment in Charlotte, NC to be near her office.
 
     Patrick Arden Tilton went to Graystone Institute of Technology after high school. Her place of work throughout
     these years was Charlotte, NC. Her studies centered on the discipline of Botany. Her birth took place at her
