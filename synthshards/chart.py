@@ -235,7 +235,7 @@ class Chart:
 
     Args:
         grammar: the rules.
-        tokens: terminals; others than 1..V belong to no span.
+        tokens: terminals; tokens other than 1..V belong to no other symbol's span.
         weighted: values are logarithms of probabilities; otherwise of numbers of derivations.
         prime: values are numbers of derivations modulo this prime below 2^26 (with `weighted` false).
     """
@@ -246,15 +246,11 @@ class Chart:
         ids = np.asarray(tokens)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise UsageError(f"tokens are {ids.dtype} of {ids.ndim} dimensions; legal: a flat sequence of integers")
-        known = (ids >= 1) & (ids <= grammar.terminals)
         n = len(ids)
-        run_at = np.zeros(n + 2, np.int64)
-        np.cumsum(known, out=run_at[1 : n + 1])
-        run_at[n + 1] = run_at[n]
-        places = np.flatnonzero(known)
-        symbols = ids[places].astype(np.int64) - 1
-        one = np.full(len(places), 1.0 if prime else 0.0)
-        spans = (run_at, symbols, np.arange(len(places) + 1), places + 1, one)
+        one = np.full(n, 1.0 if prime else 0.0)
+        # Each place is a run of one span; a token that is no terminal is a symbol that no rule wants.
+        places = np.arange(n + 1)
+        spans = (np.append(places, n), ids.astype(np.int64) - 1, places, places[1:], one)
         self._grammar, self._n = grammar, n
         #: Spans of each level, from the terminals' upward.
         self._levels: list[tuple[np.ndarray, ...]] = [spans]

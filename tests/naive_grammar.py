@@ -25,6 +25,9 @@ TINY = {
     "shared right-hand side": "S -> A B | B A\nA -> 1 2 | 1\nB -> 1 2 | 2",
     "long rule": "S -> A B A B A A | B\nA -> 1 | 2\nB -> 2 | 1 2",
     "dead symbol": "S -> A A\nA -> 1 | 2 2\nB -> 1 2 | 3",
+    "many alike": "S -> A0 | "
+    + " | ".join(f"A{i} A{i % 3}" for i in range(40))
+    + "".join(f"\nA{i} -> 1" for i in range(40)),
     "lopsided": "S -> A B\nA -> 1 | 2 | 1 2 | 2 1 | 2 2 2\nB -> 2",
 }
 

@@ -1,31 +1,28 @@
-"""Lano: parameters, identities, every door to a row, the checker, and rows written from the prose in plain Python."""
+"""Lano: parameters, identities, and every door to a row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
-from math import lcm, prod
 from pathlib import Path
 from typing import Any
 
 import golden_rows
 import numpy as np
 import pytest
-import reference
 from helpers import plain, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthshards import LanoTask, UsageError, make_task
 from synthshards.catalog import task_from_identity
-from synthshards.grammar import SHIPPED, Grammar, load_grammar
+from synthshards.grammar import SHIPPED, load_grammar
 from synthshards.grammar_draw import draw_grammar
 from synthshards.inspect import task_from_text
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.spec import Identity
 from synthshards.tasks import task as task_module
-from synthshards.tasks.expansion import MAX_NUMBERS, WIDE, stages, tables
 from synthshards.tasks.task import Buffers
 
 CASES = golden_rows.cases("lano")
@@ -289,221 +286,3 @@ for name, task in golden_rows.cases("lano").items():
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     said = python("-c", CHECKED, NUMBA_BOUNDSCHECK="1", SYNTHSHARDS_CACHE=str(tmp_path)).stdout.splitlines()
     assert said == [f"{name} {golden_rows.content(task)}" for name, task in CASES.items()]
-
-
-# The checker -------------------------------------------------------------------------------------------------------
-
-FRAMED = make_task("lano-cfg3f", framing="bos", bos_token_id=9)
-GOOD = plain(FRAMED.example(0, "train", 0))
-
-
-def changed(**fields: Any) -> dict[str, Any]:
-    return {**GOOD, **fields}
-
-
-def with_ids(ids: Sequence[int]) -> dict[str, Any]:
-    return {"input_ids": ids, "loss_mask": [True] * len(ids)}
-
-
-IDS = GOOD["input_ids"]
-ON = [True] * len(IDS)
-BROKEN: list[tuple[dict[str, Any], str]] = [
-    (with_ids(IDS[1:]), "the row does not start with <bos> (9)"),
-    (with_ids([]), "the row does not start with <bos> (9)"),
-    (with_ids([9]), "the sentence is unfinished after 0 terminals"),
-    (with_ids([0, *IDS[1:]]), "the row does not start with <bos> (9)"),
-    (with_ids([9, *IDS]), "no sentence goes on with 9 after its first 0 terminals"),
-    (with_ids(IDS[:-1]), f"the sentence is unfinished after {len(IDS) - 2} terminals"),
-    (with_ids([*IDS, 4]), f"no sentence goes on with 4 after its first {len(IDS) - 1} terminals"),
-    (with_ids([*IDS[:50], 0, *IDS[51:]]), "no sentence goes on with 0 after its first 49 terminals"),
-    (with_ids([*IDS[:50], 4, *IDS[51:]]), "no sentence goes on with 4 after its first 49 terminals"),
-    (changed(loss_mask=ON[:-1]), f"loss_mask has {len(IDS) - 1} entries for {len(IDS)} tokens"),
-    (changed(loss_mask=[False, *ON[1:]]), "loss_mask is 0 at 0; legal: 1"),
-    (changed(loss_mask=[*ON[:-1], False]), f"loss_mask is 0 at {len(IDS) - 1}; legal: 1"),
-    (changed(labels=[-100, *GOOD["labels"][1:]]), "label -100 at 0; legal: 9"),
-    (changed(length=GOOD["length"] + 1), f"length is {len(IDS)}, not {len(IDS) - 1}"),
-    ({"input_ids": IDS}, "the row has no 'loss_mask'"),
-    ({"loss_mask": ON}, "the row has no 'input_ids'"),
-]
-
-
-@pytest.mark.parametrize(("row", "reason"), BROKEN, ids=[b[1][:60] for b in BROKEN])
-def test_broken_rows_are_refused_for_the_right_reason(row: dict[str, Any], reason: str) -> None:
-    verdict = FRAMED.validate_example(row)
-    assert (bool(verdict), verdict.reason) == (False, reason)
-
-
-def test_unframed_rows() -> None:
-    row = plain(TASK.example(0, "train", 0))
-    assert TASK.validate_example(row)
-    assert TASK.validate_example({name: row[name] for name in ("input_ids", "loss_mask")})
-    assert TASK.validate_example(with_ids([0, *row["input_ids"]])).reason == (
-        "no sentence goes on with 0 after its first 0 terminals"
-    )
-    assert not TASK.validate_example(plain(make_task("lano-cfg3g").example(0, "train", 0)))
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_one_wrong_token_is_found(name: str) -> None:
-    # Of all changes of one token a few make another sentence, in grammars where that is possible at all.
-    task = make_task(f"lano-{name}")
-    V, refused, tried = task.grammar.terminals, 0, 0  # type: ignore[attr-defined]
-    for row in task.take(1, 2):
-        ids = row["input_ids"].tolist()
-        for at in range(0, len(ids), 5):
-            other = [*ids[:at], ids[at] % V + 1, *ids[at + 1 :]]
-            refused += not task.validate_example(with_ids(other))
-            tried += 1
-    assert refused > 0.8 * tried
-
-
-def test_scoring_generated_sentences() -> None:
-    ids = IDS[1:]
-    for task in (TASK, FRAMED):
-        bos = task.params.bos_token_id
-        other = task.take(5, 3)[2]["input_ids"].tolist()
-        assert task.score_answer(GOOD, other), "another sentence than the row's is as good"
-        for answer in (ids, [bos, *ids], [*ids, 4], [bos, *ids, 4], [bos, *ids, bos], np.array(ids)):
-            assert task.score_answer(GOOD, answer), task.score_answer(GOOD, answer).reason
-        wrong = {
-            "no sentence goes on with 4 after its first": [*ids, 4, 4],
-            f"no sentence goes on with {bos} after its first 0": [bos, bos, *ids],
-            "the sentence is unfinished after 100 ": [bos, *ids[:100], 4],
-            "the sentence is unfinished after 0 ": [],
-            "no sentence goes on with 5 after its first 100 ": [*ids[:100], 5, *ids[100:]],
-        }
-        for reason, answer in wrong.items():
-            verdict = task.score_answer(GOOD, answer)
-            assert not verdict
-            assert str(verdict.reason).startswith(reason)
-        assert task.score_answer({}, [bos]).reason == "the sentence is unfinished after 0 terminals"
-
-
-def test_names_of_tokens() -> None:
-    assert TASK.decode([0, 1, 3, 4, 5, 6, 7, 9]) == [
-        "<bos>",
-        "1",
-        "3",
-        "<eos>",
-        "<mask>",
-        "<sep>",
-        "<unknown_7>",
-        "<unknown_9>",
-    ]
-    assert FRAMED.decode(np.array([9, 0, 2])) == ["<bos>", "<unknown_0>", "2"]
-    assert make_task("lano-cfg3e1").decode([9, 10, 12]) == ["9", "<eos>", "<sep>"]
-
-
-# Plain Python ------------------------------------------------------------------------------------------------------
-
-
-def planned(grammar: Grammar) -> list[tuple[int, int]]:
-    """expansion.py's `stages`, from the prose."""
-    rules, below, out = grammar.rules, grammar.depth, list[tuple[int, int]]()
-    while below:
-        above = below - 1
-        if below > 1:
-            heads = grammar.levels[below - 2]
-            longest = max(sum(max(map(len, rules[s])) for s in rule) for head in heads for rule in rules[head])
-            if longest <= 16 and sum(radix(grammar, head, 2) for head in heads) <= 32_768:
-                above = below - 2
-        out.insert(0, (above, below))
-        below = above
-    return out
-
-
-def ways(grammar: Grammar, rule: Sequence[int]) -> int:
-    return prod(len(grammar.rules[s]) for s in rule)
-
-
-def radix(grammar: Grammar, symbol: int, levels: int) -> int:
-    rules = grammar.rules[symbol]
-    return len(rules) * (lcm(*(ways(grammar, rule) for rule in rules)) if levels == 2 else 1)
-
-
-def expansion(grammar: Grammar, symbol: int, levels: int, s: int) -> list[int]:
-    """What the number s makes of a symbol."""
-    rules = grammar.rules[symbol]
-    if levels == 1:
-        return list(rules[s])
-    L = lcm(*(ways(grammar, rule) for rule in rules))
-    rule = rules[s // L]
-    e = (s % L) // (L // ways(grammar, rule))
-    out: list[int] = []
-    for child in reversed(rule):
-        e, digit = divmod(e, len(grammar.rules[child]))
-        out[:0] = grammar.rules[child][digit]
-    return out
-
-
-def by_the_prose(task: Any, seed: int, split: str, i: int) -> dict[str, Any]:
-    """A row from the docstrings of lano.py and expansion.py and from docs/randomness.md."""
-    p, grammar = task.params, task.grammar
-    key = reference.key_of(reference.identity_digest("lano", 1, p.canonical(), seed, split))
-    source = reference.words(reference.start(key, i))
-    row = [grammar.root]
-    for above, below in planned(grammar):
-        most = max(radix(grammar, symbol, below - above) for symbol in grammar.levels[above])
-        group = max(g for g in range(1, 9) if g == 1 or most**g <= 2**52)
-        grown: list[int] = []
-        for at in range(0, len(row), group):
-            part = row[at : at + group]
-            numbers = reference.numbers(source, *(radix(grammar, symbol, below - above) for symbol in part))
-            for symbol, s in zip(part, numbers, strict=True):
-                grown += expansion(grammar, symbol, below - above, s)
-        row = grown
-    ids = [p.bos_token_id] * (p.framing == "bos") + row
-    return {"input_ids": ids, "loss_mask": [True] * len(ids), "labels": ids, "length": len(row)}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_rows_follow_the_prose(case: str) -> None:
-    task = CASES[case]
-    assert planned(task.grammar) == stages(task.grammar)  # type: ignore[attr-defined]
-    indices = [*range(8), 2**32, 2**63 - 1]
-    assert [plain(task.example(5, "eval", i)) for i in indices] == [by_the_prose(task, 5, "eval", i) for i in indices]
-
-
-def test_the_sample_of_the_docstring() -> None:
-    grammar = load_grammar("S -> A A | A B\nB -> 1 2\nA -> 2 2 1 | 1")
-    shown = ["2 2 1 2 2 1", "2 2 1 1", "1 2 2 1", "1 1", "2 2 1 1 2", "2 2 1 1 2", "1 1 2", "1 1 2"]
-    assert [" ".join(map(str, expansion(grammar, grammar.root, 2, s))) for s in range(8)] == shown
-    made = tables(grammar, "uint16")
-    assert made.radix.tolist() == [8]
-    spelled = [made.outer[r, : made.outer_size[r]].tolist() for r in made.row]
-    assert [" ".join(map(str, body)) for body in spelled] == shown
-
-
-def test_stages_at_their_limits() -> None:
-    # 16 symbols are one row of a table, 17 are too many; radices of 32,768 are allowed in sum, more are not.
-    def plan(text: str) -> list[tuple[int, int]]:
-        return stages(load_grammar(text))
-
-    assert plan("S -> " + "A " * 8 + "\nA -> 1 1") == [(0, 2)]
-    assert plan("S -> " + "A " * 8 + "| A B\nA -> 1 1\nB -> " + "1 " * 15) == [(0, 1), (1, 2)]
-    eight = "A -> " + " | ".join(f"{a} {b}" for a in (1, 2) for b in (1, 2, 3, 4))
-    assert plan(f"S -> A A A A A\n{eight}") == [(0, 2)]  # 8^5
-    assert plan(f"S -> A A A A A | A\n{eight}") == [(0, 1), (1, 2)]
-    assert (MAX_NUMBERS, WIDE) == (8**5, 16)
-
-
-#: Prints 50 rows of several grammars as JSON, then whether compilation was off.
-PLAIN = """
-import json
-import golden_rows
-from helpers import plain
-from synthshards.kernel import JIT_DISABLED
-for name, task in sorted(golden_rows.cases("lano").items()):
-    print(json.dumps([plain(row) for row in task.batch(11, "train", 100, COUNT).rows()]))
-print(JIT_DISABLED)
-"""
-
-
-@pytest.mark.slow
-def test_compiled_rows_equal_interpreted_ones() -> None:
-    count = 4  # of each of twenty grammars
-    said = python("-W", "ignore", "-c", PLAIN.replace("COUNT", str(count)), NUMBA_DISABLE_JIT="1").stdout.splitlines()
-    assert said.pop() == "True"
-    assert [json.loads(line) for line in said] == [
-        rows_of(task.batch(11, "train", 100, count)) for _, task in sorted(CASES.items())
-    ]

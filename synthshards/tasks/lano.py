@@ -126,7 +126,8 @@ def _resolved(grammar: str) -> str:
     try:
         return canonical_source(grammar)
     except UsageError as error:
-        raise UsageError(f"lano: {error}") from None
+        also = ", or drawn" if "neither shipped" in str(error) else ""
+        raise UsageError(f"lano: {error}{also}") from None
 
 
 def _sizes_text(symbols: int | str) -> str:
@@ -223,7 +224,11 @@ def _fill(
 
 
 class LanoTask(Task):
-    """The Lano task. The fact of a row is `length`, its number of terminals; `grammar` is the task's grammar."""
+    """The Lano task. Fact of a row: `length`, its number of terminals.
+
+    Attributes:
+        grammar: the `synthshards.grammar.Grammar` of the task: membership, derivations, next-token distributions.
+    """
 
     name = "lano"
     version = LANO_VERSION
@@ -246,7 +251,6 @@ class LanoTask(Task):
 
     def __init__(self, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> None:
         super().__init__(params, **overrides)
-        #: The grammar (`synthshards.grammar.Grammar`): membership, derivations, next-token distributions.
         self.grammar: Grammar = self.params.world()
         self._framed = self.params.framing == "bos"
 
