@@ -27,10 +27,18 @@ FORMATS = ["parquet", "webdataset", "arrow"]
 SMALL: dict[str, Any] = {"N": 9, "K": 3}
 
 
-def make(out: Path | str, *, seed: int = 0, split: str = "train", params: dict[str, Any] = SMALL, **layout: Any) -> str:
-    """Build a dataset of small Depo rows in `out`; by default 100 rows in shards of 40. Returns `out` as a string."""
+def make(
+    out: Path | str,
+    *,
+    task: str = "depo",
+    params: dict[str, Any] = SMALL,
+    seed: int = 0,
+    split: str = "train",
+    **layout: Any,
+) -> str:
+    """Build a dataset in `out`; by default 100 small Depo rows in shards of 40. Returns `out` as a string."""
     layout = {"examples": 100, "shard_examples": 40, **layout} if "shards" not in layout else layout
-    build(make_plan(make_task("depo", params), seed=seed, split=split, **layout), str(out))
+    build(make_plan(make_task(task, params), seed=seed, split=split, **layout), str(out))
     return str(out)
 
 

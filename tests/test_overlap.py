@@ -147,6 +147,21 @@ def test_ids_of_another_width(tmp_path: Path) -> None:
     assert assert_exact(a, b).shared > 50
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_of_text(tmp_path: Path, format: str) -> None:
+    """Two worlds of one person who has few different biographies."""
+    params = {"num_people": 2, "exposures": 40, "fresh": 1, "permute": False}
+    a = make(tmp_path / "a", task="capo", params=params, examples=80, format=format)
+    b = make(tmp_path / "b", task="capo", params=params, examples=50)
+    texts = [
+        {row["text"] for i in range(2) for x in open_stored(side).blocks(i) for row in x.rows()} for side in (a, b)
+    ]
+    found = overlap(a, b)
+    assert found.shared == len(texts[0] & texts[1]) > 0
+    assert found.shared_in_b == 50
+    assert overlap(a, make(tmp_path / "c")).shared == 0, "text and tokens have no row in common"
+
+
 def test_local_and_in_an_object_store(s3_url: str, tmp_path: Path) -> None:
     a = make(tmp_path / "a", params=MEDIUM, examples=500)
     make(s3_url, params=MEDIUM, examples=400, split="eval", format="webdataset")

@@ -152,6 +152,20 @@ def test_a_manifest_of_another_name(out: Path) -> None:
     assert findings.notes == []
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_of_text(tmp_path: Path, format: str) -> None:
+    out = make(tmp_path / "out", task="capo", params={"num_people": 30, "exposures": 3}, examples="all", format=format)
+    findings = verify(out, rederive=True)
+    assert findings.ok
+    assert findings.rederived == 90
+    dataset = open_stored(out)
+    edited = change_row(rows_of_shard(out, 1), "text", 3)
+    rewrite_shard(dataset, 1, shard_bytes(dataset.manifest, edited, 40, 80), edited)
+    (problem,) = problems(out, rederive=True).values()
+    assert problem.startswith("row 43 differs from the row generated again: text is ")
+    assert problems(out) == {}
+
+
 # What a manifest hides that claims the damaged bytes to be right ---------------------------------------------------
 
 
