@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -288,11 +289,17 @@ def test_tasks() -> None:
     assert {"name": "K", "default": 16, "legal": "int 1..65535"}.items() <= document["parameters"][1].items()
 
 
-@pytest.mark.slow
-def test_tasks_measure() -> None:
-    assert "M tokens/s on one core" in run("tasks", "depo", "--measure").out
-    entries = json.loads(run("tasks", "--measure", "--json").out)
-    assert all(entry["tokens_per_second"] > 1e6 for entry in entries if entry["task"] == "depo")
+def test_tasks_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens a second of token tasks, bytes a second of texts."""
+    monkeypatch.setattr("synthshards.commands.preset_names", lambda: ["depo1-225", "capo-50k"])
+    depo, capo = json.loads(run("tasks", "--measure", "--json").out)
+    assert (depo["unit"], capo["unit"]) == ("tokens", "bytes")
+    assert depo["tokens_per_second"] > 1e6
+    assert capo["bytes_per_second"] > 1e6
+    assert re.search(r"\n\d+ M tokens/s on one core\n$", run("tasks", "depo", "--measure").out)
+    lines = run("tasks", "--measure").out.splitlines()
+    assert re.match(r"preset +mean row +one core +what it is$", lines[0])
+    assert re.match(r"capo-50k +\d+\.\d bytes +\d+ M bytes/s +bioS: ", lines[2])
 
 
 def test_info(tmp_path: Path) -> None:
