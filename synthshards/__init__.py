@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from .errors import SynthshardsError as SynthshardsError
     from .errors import UsageError as UsageError
     from .ragged import RaggedBatch as RaggedBatch
+    from .tasks.brevo import BrevoTask as BrevoTask
     from .tasks.capo import CapoTask as CapoTask
     from .tasks.depo import DepoTask as DepoTask
     from .tasks.lano import LanoTask as LanoTask
+    from .tasks.mano import ManoTask as ManoTask
     from .tasks.task import Task as Task
 
 #: Public name → module that defines it.
 _PUBLIC = {
+    "BrevoTask": "tasks.brevo",
     "CapoTask": "tasks.capo",
     "DataError": "errors",
     "DepoTask": "tasks.depo",
     "HealWarning": "errors",
     "LanoTask": "tasks.lano",
+    "ManoTask": "tasks.mano",
     "RaggedBatch": "ragged",
     "SynthshardsError": "errors",
     "Task": "tasks.task",
@@ -41,11 +45,13 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "BrevoTask",
     "CapoTask",
     "DataError",
     "DepoTask",
     "HealWarning",
     "LanoTask",
+    "ManoTask",
     "RaggedBatch",
     "SynthshardsError",
     "Task",

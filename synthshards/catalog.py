@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError, nearest
+from .tasks.brevo import BrevoTask
 from .tasks.capo import CapoTask
 from .tasks.depo import DepoTask
 from .tasks.lano import LanoTask
+from .tasks.mano import ManoTask
 from .tasks.task import Task
 
 #: Task name → class, and the preset that the bare name stands for.
 TASKS: dict[str, tuple[type[Task], str]] = {
     "depo": (DepoTask, "depo1-225"),
+    "brevo": (BrevoTask, "brevo1-70"),
+    "mano": (ManoTask, "mano-10"),
     "lano": (LanoTask, "lano-cfg3f"),
     "capo": (CapoTask, "capo-50k"),
 }
