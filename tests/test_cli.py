@@ -245,10 +245,9 @@ def test_a_long_proof_stops_at_once(command: str, number: signal.Signals, tmp_pa
     assert process.stderr is not None
     assert process.stderr.readline() == "at work\n"
     process.send_signal(number)
-    start = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.monotonic() - start < 3
+    assert err.count("at work") < 20
     assert [line for line in err.splitlines() if line != "at work"] == ["stopped"]
 
 
