@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,22 +25,34 @@ def interruptible() -> Iterator[None]:
     What has not stopped in `_GRACE` seconds (an upload over a slow network, a compilation), or hears a second signal,
     ends at once, as by a kill. A build survives that.
     """
+    saying_so = threading.Lock()  # for one line, whoever comes first
+    stopping = False
 
-    def raise_it(number: int, frame: FrameType | None) -> None:
+    def heard(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            end()
+        stopping = True
         raise KeyboardInterrupt
+
+    def end() -> None:
+        if saying_so.acquire(blocking=False):
+            os.write(2, b"\nstopped\n" if os.isatty(2) else b"stopped\n")
+            os._exit(130)
 
     # Python's handlers wait until the main thread comes back to Python. This pipe hears of a signal at once.
     ears, mouth = os.pipe()
     os.set_blocking(mouth, False)
-    threading.Thread(target=_watch, args=(ears,), daemon=True).start()
+    threading.Thread(target=_watch, args=(ears, end), daemon=True).start()
     signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
     # Where SIGINT is ignored (nohup, background jobs of a script) it stays so.
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, raise_it) for number in heard}
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, heard) for number in ours}
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("\rstopped" if sys.stderr.isatty() else "stopped", err=True)  # on a terminal over the ^C
+        if saying_so.acquire(blocking=False):
+            click.echo("\rstopped" if sys.stderr.isatty() else "stopped", err=True)  # on a terminal over the ^C
         raise click.exceptions.Exit(130) from None
     finally:
         for number, handler in before.items():
@@ -49,11 +61,10 @@ def interruptible() -> Iterator[None]:
         os.close(mouth)
 
 
-def _watch(ears: int) -> None:
+def _watch(ears: int, end: Callable[[], None]) -> None:
     while number := os.read(ears, 1):  # empty when the other end is closed
         if number[0] in _SIGNALS:
-            if select.select([ears], [], [], _GRACE)[0] and not os.read(ears, 1):
-                break
-            os.write(2, b"\nstopped\n" if os.isatty(2) else b"stopped\n")
-            os._exit(130)
+            if not select.select([ears], [], [], _GRACE)[0] or os.read(ears, 1):
+                end()
+            break
     os.close(ears)

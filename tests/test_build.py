@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -167,13 +168,27 @@ def test_a_file_without_a_record_and_a_record_without_its_file_do_not_count(tmp_
 
 
 @pytest.mark.parametrize("other", [{"shard_examples": 32}, {"seed": 1}, {"format": "arrow"}, {"compression": "none"}])
-def test_records_of_another_plan_do_not_count(other: dict[str, Any], tmp_path: Path) -> None:
-    foreign = unfinished(tmp_path / "foreign", 3, **other).read_text()
-    log = unfinished(tmp_path / "x", 3)
-    log.write_text(foreign)
-    assert build(small(3), str(tmp_path / "x")).made == 3
-    build(small(3), str(tmp_path / "whole"))
-    assert files(tmp_path / "x") == files(tmp_path / "whole")
+def test_a_record_of_another_plan_does_not_count_though_all_else_is_right(
+    other: dict[str, Any], tmp_path: Path
+) -> None:
+    log = unfinished(tmp_path, 3)
+    assert small(3).shard_key in log.read_text()
+    log.write_text(log.read_text().replace(small(3).shard_key, small(3, **other).shard_key))
+    assert build(small(3), str(tmp_path)).made == 3
+
+
+def test_a_record_of_another_range_does_not_count(tmp_path: Path) -> None:
+    log = unfinished(tmp_path, 3)
+    log.write_text(log.read_text().replace('"stop": 192', '"stop": 190'))
+    assert build(small(3), str(tmp_path)).made == 1
+
+
+def test_a_record_that_the_system_takes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+    unfinished(tmp_path, 3)
+    monkeypatch.undo()
+    assert build(small(3), str(tmp_path)).kept == 3
 
 
 def test_of_two_records_of_a_shard_the_later_counts(tmp_path: Path) -> None:
@@ -279,6 +294,15 @@ def test_sealing_names_the_shards_that_are_missing(tmp_path: Path, cli: Any) -> 
     assert set(files(tmp_path)) == names(9)
 
 
+def test_the_largest_plan_is_sealed(tmp_path: Path) -> None:
+    build(small(2), str(tmp_path / "x"), only_shards="0-1")
+    build(small(3), str(tmp_path / "x"), only_shards="2")
+    assert len(list((tmp_path / "x" / SCRATCH).glob("plan-*"))) == 2
+    assert seal(str(tmp_path / "x")).layout.num_shards == 3
+    build(small(3), str(tmp_path / "whole"))
+    assert files(tmp_path / "x") == files(tmp_path / "whole")
+
+
 def test_sealing_vouches_for_no_shard_whose_file_is_gone_though_an_old_manifest_has_it(tmp_path: Path) -> None:
     build(small(2), str(tmp_path / "x"))
     build(small(3), str(tmp_path / "x"), only_shards="2")
@@ -315,7 +339,16 @@ def test_a_newer_pyarrow_does_not_rewrite_the_manifest_of_unchanged_shards(
     assert load(open_folder(tmp_path)).generator["pyarrow"] == "99.0.0"
 
 
-# Memory, and the default folder.
+# Rates, memory, and the default folder.
+
+
+def test_rates_do_not_count_the_time_of_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[bool] = []
+    monkeypatch.setattr("synthshards.pipelines.build.warm_up", lambda plan: slept.append(time.sleep(1.5) is None))
+    summary = build(small(1), str(tmp_path)).summary
+    assert slept
+    assert float(summary.split(" in ")[1].split(" s ")[0]) < 1.4
+
 
 PEAK = """
 import resource, sys

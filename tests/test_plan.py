@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -86,10 +87,13 @@ def test_what_cannot_be_is_refused_in_one_line_that_says_what_is_legal(
     assert "\n" not in str(caught.value)
 
 
-def test_suggested_shard_examples_are_legal_and_read_best() -> None:
-    made = plan(examples=2_000_000_000, shard_examples=20480)
-    assert made.layout.num_shards <= 100_000
-    assert made.layout.shard_examples % 1024 == 0
+@pytest.mark.parametrize("examples", [100_000 * 16384 + 1, 2_000_000_000, 2_048_000_001])
+def test_suggested_shard_examples_are_enough_and_read_best(examples: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(examples=examples)
+    suggested = int(re.findall(r"--shard-examples (\d+)", str(caught.value))[0])
+    assert plan(examples=examples, shard_examples=suggested).layout.num_shards <= 100_000
+    assert suggested % 1024 == 0
 
 
 def test_a_finite_task_is_built_whole_by_default_and_never_beyond_its_end() -> None:
