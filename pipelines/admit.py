@@ -177,7 +177,7 @@ def _same(folder: Folder, what: str, old: Mapping[str, Any], new: Mapping[str, A
         elif a != b:
             raise UsageError(
                 f"{folder.url}: holds another {what} ({name} is {a!r} there, {b!r} here); "
-                "legal: another --out, or --overwrite to replace it"
+                "legal: another --out (or replace it: build --overwrite)"
             )
 
 

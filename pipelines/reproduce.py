@@ -51,6 +51,9 @@ def reproduce(
     except DataError:
         if fresh and only_shards is None:
             clear(folder)
+            if folder.path is not None:
+                with suppress(OSError):
+                    folder.path.rmdir()
         raise
 
 

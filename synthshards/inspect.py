@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -127,11 +128,14 @@ def load_tokenizer(name: str) -> Tokenizer:
         raise UsageError(
             "--tokenizer needs transformers; install it with: pip install 'synthshards[tokenizers]'"
         ) from None
+    logging.disable(logging.WARNING)  # the hub's client tells of every retry; the error below says it once
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # of the hub, of the file system, of JSON …
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"--tokenizer {name!r}: no such tokenizer ({reason})") from None
+    finally:
+        logging.disable(logging.NOTSET)
     known = len(tokenizer)
 
     def names(ids: Sequence[int]) -> list[str]:

@@ -115,17 +115,22 @@ class RaggedBatch:
     @property
     def input_ids(self) -> np.ndarray:
         """Token ids of all rows end to end: uint16 or uint32 [tokens]."""
-        return self.columns["input_ids"].values
+        return self._values("input_ids")
 
     @property
     def loss_mask(self) -> np.ndarray:
         """Bool [tokens]: true on the tokens that are trained on."""
-        return self.columns["loss_mask"].values
+        return self._values("loss_mask")
 
     @property
     def text(self) -> np.ndarray:
         """UTF-8 bytes of all texts end to end: uint8 (text tasks)."""
-        return self.columns["text"].values
+        return self._values("text")
+
+    def _values(self, name: str) -> np.ndarray:
+        if name not in self.columns:
+            raise AttributeError(f"this batch has no {name}; its columns are {', '.join(self.columns)}")
+        return self.columns[name].values
 
     @property
     def offsets(self) -> np.ndarray:

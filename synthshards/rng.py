@@ -136,7 +136,7 @@ def key_of(digest: bytes) -> np.ndarray:
     return np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
 
 
-def key_from_rng(rng: int | random.Random | np.random.Generator) -> np.ndarray:
+def key_from_rng(rng: int | np.integer[Any] | random.Random | np.random.Generator) -> np.ndarray:
     """A key drawn from a caller's generator, in a domain of its own (never the stream of any dataset).
 
     Args:
@@ -146,6 +146,8 @@ def key_from_rng(rng: int | random.Random | np.random.Generator) -> np.ndarray:
     Raises:
         UsageError: for anything else.
     """
+    if isinstance(rng, np.integer):
+        rng = int(rng)
     if isinstance(rng, bool) or not isinstance(rng, int | random.Random | np.random.Generator):
         raise UsageError(f"rng is {type(rng).__name__}; legal: int, random.Random, numpy.random.Generator")
     if isinstance(rng, int):

@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from .digest import canonical_json
@@ -43,11 +44,15 @@ class Identity:
         Raises:
             UsageError: seed or split is not legal.
         """
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        try:
+            number = -1 if isinstance(seed, bool) else index(seed)  # NumPy's integers are integers
+        except TypeError:
+            number = -1
+        if not 0 <= number <= MAX_SEED:
             raise UsageError(f"seed={seed!r} is not legal; legal: an integer 0..2^64-1")
         if not isinstance(split, str) or not _SPLIT.fullmatch(split):
             raise UsageError(f"split={split!r} is not legal; legal: lower-case letters, digits and _")
-        return Identity(task.name, task.version, task.params.canonical(), seed, split)
+        return Identity(task.name, task.version, task.params.canonical(), number, split)
 
     def as_dict(self) -> dict[str, Any]:
         """The ``dataset`` object of a manifest."""

@@ -215,7 +215,7 @@ def test_key_from_rng_is_deterministic_and_advances() -> None:
     assert rng.key_from_rng(7).tolist() == rng.key_from_rng(7).tolist() != rng.key_from_rng(8).tolist()
 
 
-@pytest.mark.parametrize("wrong", [None, True, 1.0, "7", np.random.RandomState(0), random, np.int64(3)])
+@pytest.mark.parametrize("wrong", [None, True, 1.0, "7", np.random.RandomState(0), random])
 def test_key_from_rng_refuses_others(wrong: Any) -> None:
     with pytest.raises(UsageError, match=r"^rng is \w+; legal: int, random.Random, numpy.random.Generator$"):
         rng.key_from_rng(wrong)

@@ -47,7 +47,7 @@ from ..ragged import Column, RaggedBatch
 from ..rng import below, mulhi, stream, word_for
 from .dags import FAR, LOW16, SIX, draw_answer, draw_graph, find_ancestors, ranges_of
 from .sizes import draw_size, size_law
-from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, token_rows
+from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
 from .words import check_words, draw_words, law_args, put_rest, put_word, word_law
 
 Name: TypeAlias = tuple[int, ...]
@@ -327,7 +327,7 @@ class BrevoTask(Task):
             example: `input_ids` and `loss_mask`, sequences; `labels` and the facts are checked when present.
         """
         try:
-            ids = [int(t) for t in example["input_ids"]]
+            ids = integers(example["input_ids"], "input_ids")
             row = _parse(self.params, ids)
             _check_graph(self.params, row, example)
             _check_answer(row, row.answer)
@@ -345,13 +345,14 @@ class BrevoTask(Task):
             example: a row of this task.
             answer_ids: names, with or without the <ans> before and the <eos> behind them.
         """
-        p, given = self.params, [int(t) for t in answer_ids]
-        if given and given[0] == p.answer_token_id:
-            del given[0]
-        if given and given[-1] == p.eos_token_id:
-            del given[-1]
+        p = self.params
         try:
-            _check_answer(_parse(p, [int(t) for t in example["input_ids"]]), _names(p, given, 0, len(given)))
+            given = integers(answer_ids, "answer_ids")
+            if given and given[0] == p.answer_token_id:
+                del given[0]
+            if given and given[-1] == p.eos_token_id:
+                del given[-1]
+            _check_answer(_parse(p, integers(example["input_ids"], "input_ids")), _names(p, given, 0, len(given)))
         except BrokenLaw as broken:
             return Verdict(str(broken))
         return Verdict()

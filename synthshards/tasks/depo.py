@@ -25,7 +25,7 @@ from ..params import TaskParams
 from ..ragged import Column, RaggedBatch, offsets_of
 from ..rng import mulhi, stream, word_for
 from .sizes import draw_size, size_law
-from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, token_rows
+from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
 from .words import check_words, draw_words, law_args, put_rest, put_word, word_law
 
 Word: TypeAlias = tuple[int, ...]
@@ -296,8 +296,8 @@ class DepoTask(Task):
                 with or without the `<ans>` before it.
         """
         try:
-            parsed = _parse(self.params, [int(t) for t in example["input_ids"]])
-            words = _split_answers(self.params, [int(t) for t in answer_ids])
+            parsed = _parse(self.params, integers(example["input_ids"], "input_ids"))
+            words = _split_answers(self.params, integers(answer_ids, "answer_ids"))
         except BrokenLaw as broken:
             return Verdict(str(broken))
         gold = [answer for _k, _q, answer in parsed.queries]
@@ -368,7 +368,7 @@ def _parse(p: DepoParams, ids: Sequence[int]) -> _Parsed:
 
 def _check(p: DepoParams, example: Mapping[str, Any]) -> Verdict:
     try:
-        ids = [int(t) for t in example["input_ids"]]
+        ids = integers(example["input_ids"], "input_ids")
         row = _parse(p, ids)
         n, nodes = len(row.edges), {tail for tail, _ in row.edges}
         if not (n == p.N if p.qa else 3 <= n <= p.N):

@@ -34,7 +34,7 @@ from ..params import TaskParams
 from ..ragged import Column, RaggedBatch
 from ..rng import mulhi, stream, word_for
 from .expansion import WIDE, tables
-from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, token_rows
+from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
 
 _0, _1, _2, _3, _4, _5, _6, _7, _8, _16 = (np.uint64(i) for i in (*range(9), 16))
 #: Every token id is a uint32, and this one stays free.
@@ -310,7 +310,7 @@ class LanoTask(Task):
             example: `input_ids` and `loss_mask`, sequences; `labels` and `length` are checked when present.
         """
         try:
-            ids = [int(t) for t in example["input_ids"]]
+            ids = integers(example["input_ids"], "input_ids")
             if self._framed and ids[:1] != [self.params.bos_token_id]:
                 raise BrokenLaw(f"the row does not start with <bos> ({self.params.bos_token_id})")
             sentence = ids[self._framed :]
@@ -331,13 +331,13 @@ class LanoTask(Task):
             example: any row; nothing of it is used, for Lano asks for a sentence and not for this one.
             answer_ids: a whole sentence, with or without `<bos>` before it, and `<eos>` or the next `<bos>` behind it.
         """
-        ids = [int(t) for t in answer_ids]
         bos = self.params.bos_token_id
-        if ids[:1] == [bos]:
-            del ids[0]
-        if ids and ids[-1] in (bos, self.grammar.terminals + 1):
-            del ids[-1]
         try:
+            ids = integers(answer_ids, "answer_ids")
+            if ids[:1] == [bos]:
+                del ids[0]
+            if ids and ids[-1] in (bos, self.grammar.terminals + 1):
+                del ids[-1]
             self._parse(ids)
         except BrokenLaw as broken:
             return Verdict(str(broken))
@@ -345,6 +345,9 @@ class LanoTask(Task):
 
     def _parse(self, sentence: list[int]) -> None:
         """Raise `BrokenLaw`, with the place, unless the terminals are a sentence."""
+        for at, token in enumerate(sentence):
+            if not 1 <= token <= self.grammar.terminals:
+                raise BrokenLaw(f"token {token} at {at} is no terminal; legal: 1..{self.grammar.terminals}")
         if self.grammar.contains(sentence):
             return
         good = self.grammar.longest_prefix(sentence)

@@ -44,7 +44,7 @@ from ..params import TaskParams
 from ..ragged import Column, RaggedBatch
 from ..rng import mulhi, stream, word_for
 from .expressions import LANES, VALUE_BASE, first_below, line_up, shapes, work_out, write
-from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask
+from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers
 
 #: The token ids of the paper; `<len_l>` is 10·l and `<ans_l>` 10·l + 4, values start at VALUE_BASE. A synonym of bos is
 #: one less, of an operator four more, of a mark one more.
@@ -286,7 +286,7 @@ class ManoTask(Task):
             example: `input_ids` and `loss_mask`, sequences; `labels`, `length` and `answer` are checked when present.
         """
         try:
-            ids = [int(t) for t in example["input_ids"]]
+            ids = integers(example["input_ids"], "input_ids")
             length, answer = _read(self.params, ids)
             if ids[-1] != VALUE_BASE + answer:
                 raise BrokenLaw(f"the value is {self.token_name(ids[-1])}, not {answer}")
@@ -302,9 +302,9 @@ class ManoTask(Task):
 
     def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
         """Whether `answer_ids` are the value of the row's expression: one token, with or without `<ans_l>` before."""
-        given = [int(t) for t in answer_ids]
         try:
-            length, answer = _read(self.params, [int(t) for t in example["input_ids"]])
+            given = integers(answer_ids, "answer_ids")
+            length, answer = _read(self.params, integers(example["input_ids"], "input_ids"))
         except BrokenLaw as broken:
             return Verdict(str(broken))
         if len(given) == 2 and given[0] in _marks(self.params, length, 4):

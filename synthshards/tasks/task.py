@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from operator import index
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -117,7 +118,7 @@ class Task:
         raise NotImplementedError
 
     def world(self, seed: int) -> np.ndarray:
-        """What generating needs to know of a seed beside the stream key (uint64, any number): keys that splits share."""
+        """What generating needs to know of a seed beside the stream key (uint64, any number): what splits share."""
         return np.empty(0, np.uint64)
 
     def token_ids(self) -> Sequence[int]:
@@ -131,7 +132,7 @@ class Task:
     # What follows from it ------------------------------------------------------------------------------------------
 
     def key(self, seed: int, split: str) -> np.ndarray:
-        """What `generate` takes for the rows of `seed` and `split`: the stream key (uint64 [2]), followed by `world`."""
+        """What `generate` takes for the rows of `seed` and `split`: the stream key (uint64 [2]), then `world`."""
         key = self._keys.get((seed, split)) if type(seed) is int else None  # 1.0 and True equal 1: let `of` refuse them
         if key is None:
             stream = key_of(spec.Identity.of(self, seed, split).digest)
@@ -192,7 +193,7 @@ class Task:
         return make(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
-        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`; its world is seed 0's.
+        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`; in the world of seed 0.
 
         Raises:
             UsageError: rng is neither an int nor a `random.Random` nor a `numpy.random.Generator`.
@@ -246,15 +247,33 @@ def token_rows(
     return ids[:total], mask[:total], offsets
 
 
+def integers(values: Any, what: str) -> list[int]:
+    """Token ids as Python integers: from a list, an array or a tensor.
+
+    Raises:
+        BrokenLaw: they are no flat sequence of integers (2.0 is none).
+    """
+    try:
+        return [index(value) for value in values]
+    except TypeError:
+        raise BrokenLaw(f"{what} is not a flat sequence of integers") from None
+
+
 def check_mask(ids: Sequence[int], right: Sequence[bool], example: Mapping[str, Any]) -> None:
     """Raise `BrokenLaw` unless the example's `loss_mask` is `right`, and its `labels`, if any, follow from it."""
-    mask = [bool(m) for m in example["loss_mask"]]
+    try:
+        mask = [bool(m) for m in example["loss_mask"]]
+    except (TypeError, ValueError):
+        raise BrokenLaw("loss_mask is not a flat sequence of booleans") from None
     if len(mask) != len(ids):
         raise BrokenLaw(f"loss_mask has {len(mask)} entries for {len(ids)} tokens")
     for at, (have, want) in enumerate(zip(mask, right, strict=True)):
         if have != want:
             raise BrokenLaw(f"loss_mask is {int(have)} at {at}; legal: {int(want)}")
     if "labels" in example:
-        for at, (label, token, on) in enumerate(zip(example["labels"], ids, mask, strict=True)):
-            if int(label) != (token if on else -100):
-                raise BrokenLaw(f"label {int(label)} at {at}; legal: {token if on else -100}")
+        labels = integers(example["labels"], "labels")
+        if len(labels) != len(ids):
+            raise BrokenLaw(f"labels has {len(labels)} entries for {len(ids)} tokens")
+        for at, (label, token, on) in enumerate(zip(labels, ids, mask, strict=True)):
+            if label != (token if on else -100):
+                raise BrokenLaw(f"label {label} at {at}; legal: {token if on else -100}")
