@@ -193,7 +193,7 @@ class Task:
         return make(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
-        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`; in the world of seed 0.
+        """One row drawn from the caller's generator: deterministic in it, unrelated to `example` (world of seed 0).
 
         Raises:
             UsageError: rng is neither an int nor a `random.Random` nor a `numpy.random.Generator`.
