@@ -20,7 +20,7 @@ from helpers import Ended, python
 from synthshards.catalog import TASKS, make_task
 from synthshards.errors import DataError, SynthshardsError
 from synthshards.formats import FORMATS
-from synthshards.pipelines.bench import command, memory, process, report, timing
+from synthshards.pipelines.bench import command, memory, process, report, tables, timing
 from synthshards.pipelines.bench.plain import PLAIN, units
 from synthshards.pipelines.commands import cores
 
@@ -204,7 +204,7 @@ def test_tables_go_between_the_markers_and_nowhere_else(document: dict[str, Any]
     assert lines[9].endswith(f" {ratio:,.0f} × |") or lines[9].endswith(f" {ratio:.1f} × |")
     cli("bench", "--from", stored, "--markdown", page)
     assert page.read_text() == once
-    for name in report.TABLES:
+    for name in tables.TABLES:
         assert len(report.markdown(document, name).splitlines()) > 2, name
     assert json.loads(cli("bench", "--from", stored, "--json").out) == document
     for title in ("Generation, one core", "Builds, whole processes", "Resuming a build"):
@@ -222,7 +222,7 @@ def test_the_markers_in_our_own_pages_are_known(page: Path) -> None:
     [(1.5, "1.50"), (12.34, "12.3"), (999, "999"), (1234, "1.23 k"), (62_400_000, "62.4 M"), (1.26e9, "1.26 G")],
 )
 def test_rates_have_three_digits(value: float, shown: str) -> None:
-    assert report._rate(value) == shown
+    assert tables._rate(value) == shown
 
 
 # Wrong usage -----------------------------------------------------------------------------------------------------
@@ -302,7 +302,8 @@ def test_a_process_that_fails_gives_its_line_and_leaves_no_folder(
 
 def test_an_error_of_ours_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = dict.fromkeys((signal.SIGINT, signal.SIGTERM), signal.default_int_handler)
+    outside = {number: signal.signal(number, handler) for number, handler in before.items()}
 
     def fail() -> None:
         with process.scratch_folder() as folder:
@@ -313,7 +314,9 @@ def test_an_error_of_ours_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RuntimeError):
         fail()
     assert list(tmp_path.iterdir()) == []
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert {number: signal.getsignal(number) for number in before} == before
+    for number, handler in outside.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

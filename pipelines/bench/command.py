@@ -111,7 +111,7 @@ class Run:
 
     def _formats(self, subjects: Sequence[Subject]) -> None:
         chosen = self.settings
-        self.document["formats"], self.document["digests"] = [], []
+        self.document["formats"], self.document["columns"], self.document["digests"] = [], [], []
         every = tuple((name, compression) for name, module in FORMATS.items() for compression in module.COMPRESSIONS)
         for subject in subjects:
             blocks = memory.blocks_of(subject, chosen.memory_rows)
@@ -121,6 +121,8 @@ class Run:
                 self.say(f"write and read, {subject.preset}, {name} {compression}")
                 found = memory.format_speeds(subject, name, compression, blocks, chosen.seconds / 2)
                 self.document["formats"].append(found)
+            for column in subject.task.columns:
+                self.document["columns"].append(memory.column_cost(subject, column, blocks, chosen.seconds / 4))
 
 
 def add_ratios(document: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,25 +122,19 @@ def format_speeds(
     module, columns = FORMATS[name], subject.task.columns
     rows, total = sum(map(len, blocks)), sum(subject.count(block) for block in blocks)
 
-    def encode() -> Any:
-        writer = module.Writer(columns, compression, {}, 0)
-        for block in blocks:
-            writer.write(block)
-        return writer.finish()
-
     def decode() -> list[RaggedBatch]:
         reader = module.Reader(file, columns)
         return [reader.read(at, min(at + BLOCK_ROWS, rows)) for at in range(0, rows, BLOCK_ROWS)]
 
     def write() -> int:
-        encode()
+        _encoded(module, columns, compression, blocks)
         return total
 
     def read() -> int:
         decode()
         return total
 
-    file = encode()
+    file = _encoded(module, columns, compression, blocks)
     content = _content(subject, decode())
     if content != _content(subject, blocks):
         raise DataError(f"{subject.preset} as {name} ({compression}): the rows read are not those written")
@@ -159,6 +154,36 @@ def format_speeds(
         "read_per_second": found,
         "read_rows_per_second": found * rows / total,
     }
+
+
+def column_cost(subject: Subject, column: str, blocks: list[RaggedBatch], seconds: float) -> dict[str, Any]:
+    """What a column adds to a shard of the default format: the time to write it alone, and its bytes."""
+    name, module = next(iter(FORMATS.items()))
+    compression, columns = module.COMPRESSIONS[0], {column: subject.task.columns[column]}
+    alone = [RaggedBatch({column: block.columns[column]}) for block in blocks]
+    total = sum(subject.count(block) for block in blocks)
+
+    def write() -> int:
+        _encoded(module, columns, compression, alone)
+        return total
+
+    return {
+        "preset": subject.preset,
+        "unit": subject.unit,
+        "format": name,
+        "compression": compression,
+        "column": column,
+        "bytes_per_unit": _encoded(module, columns, compression, alone).size / total,
+        "write_ns_per_unit": 1e9 / max(speeds(write, seconds)),
+    }
+
+
+def _encoded(module: Any, columns: Mapping[str, str], compression: str, blocks: list[RaggedBatch]) -> Any:
+    """The bytes of a shard."""
+    writer = module.Writer(columns, compression, {}, 0)
+    for block in blocks:
+        writer.write(block)
+    return writer.finish()
 
 
 def _content(subject: Subject, blocks: list[RaggedBatch]) -> str:
