@@ -77,8 +77,9 @@ class Manifest:
     def totals(self) -> dict[str, int | None]:
         """Rows, counts and bytes in all (bytes None where no files stand behind the manifest)."""
         totals: dict[str, int | None] = {"examples": self.examples}
-        for name in self.shards[0].counts():
-            totals[name] = sum(entry.counts()[name] for entry in self.shards)
+        counts = [entry.counts() for entry in self.shards]
+        for name in counts[0]:
+            totals[name] = sum(count[name] for count in counts)
         sizes = [entry.bytes for entry in self.shards]
         totals["bytes"] = None if None in sizes else sum(size for size in sizes if size is not None)
         return totals
@@ -109,7 +110,8 @@ class Manifest:
             "totals": self.totals,
         }
         lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in head.items()]
-        shards = ",\n".join("    " + json.dumps(entry.as_dict()) for entry in self.shards)
+        encode, spread = msgspec.json.encode, msgspec.json.format
+        shards = ",\n".join("    " + spread(encode(entry), indent=0).decode() for entry in self.shards)
         lines += ['  "shards": [', shards, "  ],", f'  "generator": {json.dumps(self.generator)}']
         return ("{\n" + "\n".join(lines) + "\n}\n").encode()
 
