@@ -64,6 +64,9 @@ class RemoteFolder(Folder):
                     return file.read_buffer()
             except FileNotFoundError:
                 pass
+            except OSError as error:
+                if not s3.is_absent(error):
+                    raise
         self.make()  # in a bucket that does not exist nothing is found either: say so
         raise self._absent(name)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -90,6 +91,11 @@ def connect(bucket: str, options: Options) -> Any:
     delayed = {"allow_delayed_open": True} if int(pa.__version__.split(".")[0]) >= 21 else {}
     retries = AwsStandardS3RetryStrategy(max_attempts=4)  # a closed port then fails in 2 to 7 s
     return S3FileSystem(**settle(bucket, options), **delayed, background_writes=True, retry_strategy=retries)
+
+
+def is_absent(error: OSError) -> bool:
+    """Whether a read failed because the object was deleted between pyarrow's HEAD request and its GET."""
+    return re.search(r"AWS Error (NO_SUCH_KEY|RESOURCE_NOT_FOUND) during GetObject", str(error)) is not None
 
 
 def upload(filesystem: Any, path: str, data: pa.Buffer) -> None:

@@ -138,6 +138,14 @@ def test_a_store_that_refuses_is_one_line_and_what_was_done_is_kept(
     assert objects() == local(tmp_path / "x", 4)
 
 
+def test_the_first_refusal_is_the_one_to_report(s3_url: str, s3_proxy: Server, cli: Any) -> None:
+    """Records that can then not be written either are no news."""
+    s3_proxy.refuse("PUT .*(train-00002|records)")
+    ended = cli("build", *SMALL, "--shards", "4", "--workers", "1", "--out", s3_url)
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert f"cannot write {s3_url}/train-00002.parquet" in ended.err
+
+
 def test_ctrl_c_does_not_wait_for_a_slow_upload(s3_url: str, s3_proxy: Server, objects: Any, tmp_path: Path) -> None:
     s3_proxy.delay("PUT .*train-", 8)
     process = subprocess.Popen(
@@ -156,6 +164,14 @@ def test_ctrl_c_does_not_wait_for_a_slow_upload(s3_url: str, s3_proxy: Server, o
 
 
 # Without a lock.
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "ResourceNotFound"])
+def test_a_plan_that_is_deleted_while_we_look_is_no_plan(code: str, s3_url: str, s3_proxy: Server) -> None:
+    """Between pyarrow's HEAD and its GET: the build that declared it has just finished."""
+    build(small(2, seed=1), s3_url, only_shards="0")
+    s3_proxy.refuse("GET .*plan-", 404, code)
+    assert admit.look(open_folder(s3_url)).plans == {}
 
 
 @pytest.mark.slow
