@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import click
+
+from .progress import on_terminal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: How long an orderly stop may take (seconds).
@@ -37,14 +38,14 @@ def interruptible() -> Iterator[None]:
 
     def end() -> None:
         if saying_so.acquire(blocking=False):
-            os.write(2, b"\nstopped\n" if os.isatty(2) else b"stopped\n")
+            os.write(2, b"\nstopped\n" if on_terminal() else b"stopped\n")
             os._exit(130)
 
     # Python's handlers wait until the main thread comes back to Python. This pipe hears of a signal at once.
     ears, mouth = os.pipe()
     os.set_blocking(mouth, False)
     threading.Thread(target=_watch, args=(ears, end), daemon=True).start()
-    signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    wakeup_before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
     # Where SIGINT is ignored (nohup, background jobs of a script) it stays so.
     ours = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, heard) for number in ours}
@@ -52,12 +53,12 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if saying_so.acquire(blocking=False):
-            click.echo("\rstopped" if sys.stderr.isatty() else "stopped", err=True)  # on a terminal over the ^C
+            click.echo("\rstopped" if on_terminal() else "stopped", err=True)  # on a terminal over the ^C
         raise click.exceptions.Exit(130) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakeup_before)
         os.close(mouth)
 
 

@@ -51,7 +51,7 @@ def _take(folder: Folder, path: Path, shared: bool) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raced = isinstance(error, FileNotFoundError | FileExistsError)
             if raced and (path.parent.is_dir() or not os.path.lexists(path.parent)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -219,10 +220,10 @@ def parse_range(text: str, num_shards: int) -> range:
     Raises:
         UsageError: not of that form, or outside 0..num_shards-1.
     """
-    first, sign, last = text.partition("-")
-    if not first.isdecimal() or (sign and not last.isdecimal()):
+    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
+    if match is None:
         raise UsageError(f"--only-shards {text!r}; legal: A-B (both included) or A")
-    low, high = int(first), int(last) if sign else int(first)
+    low, high = int(match[1]), int(match[2] or match[1])
     if not low <= high < num_shards:
         raise UsageError(f"--only-shards {text}; legal: A-B with 0 ≤ A ≤ B ≤ {num_shards - 1}")
     return range(low, high + 1)

@@ -32,7 +32,7 @@ class Progress:
         self._lock = threading.Lock()
         self._start = self._shown = time.monotonic()
         self._quiet = quiet or not rows
-        self._terminal = sys.stderr.isatty()
+        self._terminal = on_terminal()
 
     def __enter__(self) -> Progress:
         self._start = self._shown = time.monotonic()
@@ -103,10 +103,15 @@ def waiting(label: str, *, quiet: bool = False) -> Callable[[], None]:
     began = time.monotonic()
 
     def show() -> None:
-        if not quiet and sys.stderr.isatty() and time.monotonic() - began > 1:
+        if not quiet and on_terminal() and time.monotonic() - began > 1:
             click.echo(f"\r{label}: {time.monotonic() - began:.0f} s ", nl=False, err=True)
 
     return show
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal. (It is None where the caller has closed it.)"""
+    return getattr(sys.stderr, "isatty", bool)()
 
 
 def _si(value: float) -> str:

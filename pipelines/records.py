@@ -76,7 +76,7 @@ class RecordLog:
         path = self._folder.where(f"{self._name}.jsonl")
         try:
             if self._file is None:
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             while line:  # the system may take less than it was given
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)

@@ -19,8 +19,9 @@ import ctypes
 import functools
 import os
 import re
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
@@ -104,8 +105,23 @@ def upload(filesystem: Any, path: str, data: pa.Buffer) -> None:
     Runs in a thread of its own because signal handlers run in the main thread only: no Ctrl-C can fall between
     opening and closing, which would commit an empty object. A KeyboardInterrupt is raised when the upload has ended.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="upload") as thread:
-        thread.submit(_upload, filesystem, path, data).result()
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            _upload(filesystem, path, data)
+            outcome.set_result(None)
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run, name="upload")
+    try:
+        thread.start()  # a Ctrl-C in here, too, leaves a thread that runs
+        outcome.result()
+    except KeyboardInterrupt:
+        if thread.ident is not None:
+            wait([outcome])
+        raise
 
 
 def _upload(filesystem: Any, path: str, data: pa.Buffer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import synthshards.grammar
 from synthshards.errors import UsageError
 from synthshards.grammar import parse_grammar
-from synthshards.grammar_draw import check_world, draw_grammar
+from synthshards.grammar_draw import _below, check_world, draw_grammar
 
 
 def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
@@ -116,6 +117,16 @@ def by_the_docstring(seed: int, world: dict[str, Any]) -> str:
 @given(world=worlds(), seed=st.integers(0, 2**64 - 1))
 def test_drawn_grammars_follow_the_docstring(world: dict[str, Any], seed: int) -> None:
     assert draw_grammar(seed, **world).text == by_the_docstring(seed, world)
+
+
+def test_numbers_are_drawn_as_everywhere() -> None:
+    # The words that must be thrown away are too rare to come up: 2^64 mod 3 = 1, and 0·3 is below that.
+    assert _below(iter([0, 1 << 63]), 3) == 1
+    assert _below(iter([0]), 4) == 0
+    rng = random.Random(0)
+    for _ in range(300):
+        n, words = rng.randint(1 << 62, 1 << 63), [rng.getrandbits(64) for _ in range(60)]
+        assert _below(iter(words), n) == reference.numbers(iter(words), n)[0]
 
 
 def test_newcomers_take_places() -> None:

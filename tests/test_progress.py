@@ -99,6 +99,11 @@ def test_a_log_gets_plain_lines_now_and_then(tmp_path: Path) -> None:
     assert "\x1b" not in ended.stderr + ended.stdout
 
 
+def test_without_a_stderr_there_is_nothing_to_show(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m synthshards build {' '.join(SMALL)} --shards 3 --out {tmp_path} 2>&-"
+    assert subprocess.run(line, shell=True, check=True, capture_output=True).stdout
+
+
 def test_a_short_build_writes_nothing_on_stderr_and_its_rates_on_stdout(tmp_path: Path) -> None:
     args = [sys.executable, "-m", "synthshards", "build", *SMALL, "--shards", "3", "--out", str(tmp_path)]
     ended = subprocess.run(args, capture_output=True, text=True, check=True)

@@ -21,7 +21,7 @@ from .memory import Subject
 from .plain import PLAIN
 
 #: Measured when no preset is named; the first of them is also built end to end.
-PRESETS = ("depo1-225", "depo2-125")
+PRESETS = ("depo1-225", "depo2-125", "brevo1-110", "brevo2-50", "mano-10", "lano-cfg3f", "capo-50k")
 SECTIONS = ("start-up", "builds", "resume", "generation", "formats")
 
 #: Names of a format and a compression.

@@ -13,6 +13,8 @@ from typing import Any
 
 from synthshards.biography import templates
 from synthshards.people import MONTHS, load_pools
+from synthshards.tasks.expressions import VALUE_BASE
+from synthshards.tasks.mano import OPERATORS
 
 #: A row as the package gives it: `input_ids` and `loss_mask`, or `text`.
 Row = dict[str, Any]
@@ -62,6 +64,100 @@ def depo(p: Any) -> Draw:
             ids += question + answer
             mask += [False] * len(question) + [True] * len(answer)
         return {"input_ids": ids, "loss_mask": mask}
+
+    return draw
+
+
+def brevo(p: Any) -> Draw:
+    """Rows of Brevo with training parameters `p`, words of one token or several (`qa` is not for it)."""
+
+    def draw(rng: random.Random) -> Row:
+        n = draw_size(rng, p.N)
+        parents: list[list[int]] = [[] for _ in range(n)]
+        children = [0] * n
+        for node in range(rng.randint(1, (n - 1) // 4 + 1), n):
+            free = [other for other in range(node) if children[other] < p.max_in]
+            parents[node] = rng.sample(free, rng.randint(1, min(p.max_in, len(free))))
+            for other in parents[node]:
+                children[other] += 1
+        edges = [(other, node) for node in range(n) for other in parents[node]]
+        rng.shuffle(edges)
+        if p.multi:
+            names = distinct_words(rng, n, p.mini_vocab, p.min_tlen, p.max_tlen)
+        else:
+            names = [[number] for number in rng.sample(range(1, p.N + 1), n)]
+        # From the query downward: take any node all of whose children are taken, then turn the list round.
+        query = n - 1
+        wanted = {query}
+        for node in range(query, -1, -1):
+            if node in wanted:
+                wanted.update(parents[node])
+        left = {node: sum(node in parents[other] for other in wanted) for node in wanted}
+        ready, taken = [query], []
+        while ready:
+            node = ready.pop(rng.randrange(len(ready)))
+            taken.append(node)
+            for other in parents[node]:
+                left[other] -= 1
+                if left[other] == 0:
+                    ready.append(other)
+        ids = [p.bos_token_id]
+        for other, node in edges:
+            ids += names[other] + names[node]
+        ids += [p.query_token_id, *names[query]]
+        mask = [False] * len(ids)
+        ids.append(p.answer_token_id)
+        for node in reversed(taken):
+            ids += names[node]
+        ids.append(p.eos_token_id)
+        return {"input_ids": ids, "loss_mask": mask + [True] * (len(ids) - len(mask))}
+
+    return draw
+
+
+def mano(p: Any) -> Draw:
+    """Rows of Mano with training parameters `p` (`qa` and division are not for it)."""
+    letters = [letter for letter in p.ttype if letter != "d"]
+
+    def expression(rng: random.Random, length: int) -> tuple[list[int], int]:
+        if length == 0:
+            value = rng.randrange(p.value_mod)
+            return [VALUE_BASE + value], value
+        letter = rng.choice(letters)
+        left = rng.randrange(length)
+        left_ids, a = expression(rng, left)
+        right_ids, b = expression(rng, length - 1 - left)
+        value = {"a": a + b, "s": a - b, "m": a * b}[letter] % p.value_mod
+        return [OPERATORS[letter] + 4 * synonym(rng), *left_ids, *right_ids], value
+
+    def synonym(rng: random.Random) -> int:
+        return rng.randrange(2) if p.knowledge_augment else 0
+
+    def draw(rng: random.Random) -> Row:
+        length = rng.randint(1, p.L)
+        body, value = expression(rng, length)
+        head = [p.bos_token_id - synonym(rng), 10 * length + synonym(rng)]
+        ids = [*head, *body, 10 * length + 4 + synonym(rng), VALUE_BASE + value]
+        return {"input_ids": ids, "loss_mask": [True] * len(ids)}
+
+    return draw
+
+
+def lano(p: Any) -> Draw:
+    """Bare sentences of the grammar of `p` (`framing` is not for it)."""
+    grammar = p.world()
+
+    def expand(rng: random.Random, symbol: int) -> list[int]:
+        if symbol not in grammar.rules:
+            return [symbol]
+        tokens: list[int] = []
+        for part in rng.choice(grammar.rules[symbol]):
+            tokens += expand(rng, part)
+        return tokens
+
+    def draw(rng: random.Random) -> Row:
+        ids = expand(rng, grammar.root)
+        return {"input_ids": ids, "loss_mask": [True] * len(ids)}
 
     return draw
 
@@ -125,6 +221,9 @@ def _as_format(template: str) -> tuple[str, str]:
 #: Task → a function that takes the task's parameters and gives the drawing function.
 PLAIN: dict[str, Callable[[Any], Draw]] = {
     "depo": depo,
+    "brevo": brevo,
+    "mano": mano,
+    "lano": lano,
     "capo": capo,
 }
 
