@@ -104,7 +104,7 @@ class Tables:
         groups: int64 [stages], the numbers drawn from one word.
         radix, first: uint64 [symbols], the radix, and where the symbol's numbers begin in `row`.
         row: uint32 [numbers], the first row of the expansion that a number means.
-        inner, inner_size: uint16 [rows, 16], int64 [rows]: expansions to symbols; how many are left from a row on.
+        inner, inner_size: uint16 [rows, 16], uint32 [rows]: expansions to symbols; how many are left from a row on.
         outer, outer_size: the same for the last stage, in the dtype of the ids.
         widest: the most symbols in a row before the last stage.
     """
@@ -144,9 +144,9 @@ def tables(grammar: Grammar, dtype: str) -> Tables:
         first=np.array(first, np.uint64),
         row=np.array(row, np.uint32),
         inner=inner.array("uint16"),
-        inner_size=np.array(inner.sizes, np.int64),
+        inner_size=np.array(inner.sizes, np.uint32),
         outer=outer.array(dtype),
-        outer_size=np.array(outer.sizes, np.int64),
+        outer_size=np.array(outer.sizes, np.uint32),
         widest=_most(grammar, plan[-1][0]),
     )
 
