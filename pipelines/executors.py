@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from itertools import count
 from typing import TypeVar
 
 from .shard import Stopped
@@ -19,6 +21,7 @@ R = TypeVar("R")
 
 #: How long the main thread sleeps between looks, so that Ctrl-C is seen at once (seconds).
 _LOOK = 0.1
+_numbers = count()
 
 
 def run_local(
@@ -37,7 +40,8 @@ def run_local(
     pending: set[Future[R]] = set()
     queue = deque(jobs)
     failure: BaseException | None = None
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="synthshards")
+    name = f"synthshards-{next(_numbers)}"
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
     try:
         while queue or pending:
             while queue and len(pending) < 2 * workers:
@@ -61,6 +65,11 @@ def run_local(
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+        for thread in threading.enumerate():
+            # An interrupt while the pool was starting a thread made it forget that one.
+            if thread.name.startswith(f"{name}_"):
+                with suppress(RuntimeError):  # not started, and nothing left for it to do
+                    thread.join()
 
 
 def check_stop(stop: threading.Event) -> None:

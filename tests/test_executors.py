@@ -106,6 +106,24 @@ def test_an_error_in_the_main_thread_stops_jobs_and_waits_for_them(error: type[B
     assert sorted(ended) == [0, 1]
 
 
+def test_an_interrupt_as_a_thread_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        real(thread)
+        raise KeyboardInterrupt
+
+    def work(job: int) -> None:
+        while not stop.is_set():
+            time.sleep(0.001)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_local(range(9), work, 2, stop, lambda: None))
+
+
 def test_show_is_called_often_while_jobs_take_long() -> None:
     calls: list[float] = []
     list(run(range(1), lambda job: time.sleep(0.6), show=lambda: calls.append(time.monotonic())))

@@ -114,7 +114,7 @@ def test_a_range_of_shards_has_both_ends(text: str, expected: range) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-", "1-", "-1", "5-3", "0-64", "64", "a-b", "1-2-3", "1,2", " 1-2", "²", "1\n", "9" * 5000]
+    "text", ["", "-", "1-", "-1", "5-3", "0-64", "64", "a-b", "1-2-3", "1,2", " 1-2", "²", "1\n", "9999999999"]
 )
 def test_other_ranges_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--only-shards .*legal: A-B"):
