@@ -391,6 +391,7 @@ def test_the_row_of_the_tests_is_valid() -> None:
         ({5: 5023}, "token 5023 at 5 is neither a value nor an operator of 'asm'"),
         ({5: 9999}, "token 9999 at 5 is neither a value nor an operator of 'asm'"),
         ({8: 1}, "the operator at 8 lacks a side"),
+        ({7: 1}, "the operator at 7 lacks a side"),
         ({6: 5001}, "3 expressions follow one another; legal: one of 3 operations"),
         ({2: 5001}, "3 expressions follow one another; legal: one of 3 operations"),
         ({10: 5013}, "the value is 13, not 14"),
