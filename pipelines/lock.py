@@ -59,9 +59,7 @@ def _take(folder: Folder, path: Path, shared: bool) -> int:
             raise StorageError(f"cannot write {path}: {reason(error)}") from None
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            if _is_at(handle, path):
-                return handle
-            os.close(handle)  # the holder before us deleted the file that we opened: this lock guards nothing
+            guards = _is_at(handle, path)
         except BaseException as error:
             os.close(handle)
             if isinstance(error, BlockingIOError):
@@ -72,6 +70,9 @@ def _take(folder: Folder, path: Path, shared: bool) -> int:
             if isinstance(error, OSError):
                 raise StorageError(f"cannot lock {path}: {reason(error)}") from None
             raise
+        if guards:
+            return handle
+        os.close(handle)  # the holder before us deleted the file that we opened: this lock would guard nothing
 
 
 def _let_go(handle: int, path: Path) -> None:

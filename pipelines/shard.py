@@ -40,7 +40,7 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
     Args:
         tick: called after each 1,024 rows with what they count (`examples`, `tokens` …); it may raise `Stopped`.
 
-    Memory: one encoded shard, one block of rows.
+    Memory: one block of rows, and the encoded shard as its writer grows it (two to three times the file's size).
     """
     start, stop = plan.range(index)
     columns, layout = plan.task.columns, plan.layout
