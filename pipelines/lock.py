@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,9 +54,8 @@ def _take(folder: Folder, path: Path, shared: bool) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raced = isinstance(error, FileNotFoundError | FileExistsError)
-            if raced and (path.parent.is_dir() or not os.path.lexists(path.parent)):
-                continue  # the holder before us deleted the scratch folder; another may have made it again
+            if isinstance(error, FileNotFoundError | FileExistsError) and not _in_the_way(path.parent):
+                continue  # others delete and make the scratch folder while we look
             raise StorageError(f"cannot write {path}: {reason(error)}") from None
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -73,6 +73,14 @@ def _take(folder: Folder, path: Path, shared: bool) -> int:
         if guards:
             return handle
         os.close(handle)  # the holder before us deleted the file that we opened: this lock would guard nothing
+
+
+def _in_the_way(scratch: Path) -> bool:
+    """Whether something else has the name of the scratch folder."""
+    try:
+        return not stat.S_ISDIR(scratch.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _let_go(handle: int, path: Path) -> None:

@@ -124,7 +124,7 @@ from synthshards.errors import UsageError
 from synthshards.pipelines.lock import locked
 from synthshards.storage import open_folder
 folder, inside = open_folder(sys.argv[1]), Path(sys.argv[1], "inside")
-for _ in range(400):
+for _ in range(1000):
     try:
         with locked(folder, shared=False):
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # fails if another one is inside
@@ -172,6 +172,12 @@ def test_the_lock_is_held_while_the_scratch_folder_is_emptied(
     runs[work]()
     assert any(name.startswith(SCRATCH) for name in tries)
     assert SCRATCH not in files(tmp_path)
+
+
+def test_a_file_in_the_place_of_the_scratch_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / SCRATCH).touch()
+    with pytest.raises(StorageError, match=r"\.building"), locked(open_folder(tmp_path), shared=False):
+        pass
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS])
