@@ -21,11 +21,15 @@ from .storage import Folder, open_folder, split_url
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """A manifest, the folder it describes, and its file name there."""
+    """A manifest, the folder it describes, and its file name there.
+
+    `by_name` is true where the manifest's own path was given, not its folder's: it may then stand alone.
+    """
 
     folder: Folder
     manifest: Manifest
     name: str = NAME
+    by_name: bool = False
 
     def open_shard(self, index: int) -> Any:
         """A reader of one shard, after its size and sha256 were found right.
@@ -67,11 +71,16 @@ def checked_bytes(folder: Folder, entry: ShardEntry) -> pa.Buffer:
         data = folder.read(entry.path)
     except FileNotFoundError:
         raise DataError("the file is absent") from None
+    check_bytes(data, entry)
+    return data
+
+
+def check_bytes(data: pa.Buffer, entry: ShardEntry) -> None:
+    """Raise `DataError` unless size and sha256 of a shard's bytes are those of the manifest."""
     if data.size != entry.bytes:
         raise DataError(f"{data.size} bytes; the manifest says {entry.bytes} (truncated or replaced)")
     if sha256_of(memoryview(data)) != entry.sha256:
         raise DataError("the sha256 of the file differs from the manifest's (damaged)")
-    return data
 
 
 def open_stored(location: str) -> StoredDataset:
@@ -86,16 +95,16 @@ def open_stored(location: str) -> StoredDataset:
         raise UsageError(f"{location!r} is a task, not a dataset; write ./{location} for a folder of that name")
     folder = open_folder(location)
     if folder.path is not None and folder.path.is_file():
-        return _open(*split_url(location))
+        return _open(*split_url(location), by_name=True)
     try:
         return _open(folder, NAME)
     except UsageError as absent:
         # An object store does not tell a folder from a file: it may be a manifest after all.
         if folder.path is None:
             with suppress(UsageError):
-                return _open(*split_url(location))
+                return _open(*split_url(location), by_name=True)
         raise absent from None
 
 
-def _open(folder: Folder, name: str) -> StoredDataset:
-    return StoredDataset(folder, load(folder, name), name)
+def _open(folder: Folder, name: str, by_name: bool = False) -> StoredDataset:
+    return StoredDataset(folder, load(folder, name), name, by_name)
