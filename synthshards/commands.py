@@ -13,23 +13,40 @@ import click
 from . import inspect as inspection
 from .catalog import TASKS, preset_names, resolve
 from .dataset import open_stored
+from .errors import UsageError
 from .params import describe
 from .tasks.task import Buffers, Task
+from .vocabulary import write_tokenizer
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--measure", is_flag=True, help="Add what one core of this machine generates.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def tasks(name: str | None, measure: bool, as_json: bool) -> None:
-    """List tasks and presets; with NAME show its parameters.
+@click.option("--tokenizer", metavar="FILE", help="Write the task's tokenizer.json to FILE instead.")
+@click.option("--dense", is_flag=True, help="With --tokenizer: ids 0..n-1 in place of the published ones.")
+def tasks(
+    name: str | None, overrides: tuple[str, ...], measure: bool, as_json: bool, tokenizer: str | None, dense: bool
+) -> None:
+    """List tasks and presets; with NAME show its parameters, or write its tokenizer.
 
     \b
     Examples:
       synthshards tasks
       synthshards tasks depo
       synthshards tasks --measure
+      synthshards tasks depo K=16 --tokenizer tokenizer.json --dense
     """
+    if tokenizer is not None:
+        if name is None:
+            raise UsageError("--tokenizer: whose? legal: a task or preset name before it")
+        task = inspection.task_from_text(name, overrides)
+        write_tokenizer(task, Path(tokenizer), dense=dense)
+        return click.echo(f"wrote {tokenizer}")
+    if dense or overrides:
+        idle = "--dense" if dense else overrides[0]
+        raise UsageError(f"tasks: {idle} has no effect here; legal: with --tokenizer FILE")
     if name is None:
         presets = [_preset(preset, measure) for preset in preset_names()]
         if as_json:
@@ -154,7 +171,7 @@ def info(out: str, as_json: bool) -> None:
 @click.option("--show", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
 @click.option("--seed", type=int, help="Of rows that are made now. [default: 0]")
 @click.option("--split", help="Of rows that are made now. [default: train]")
-@click.option("--tokenizer", metavar="NAME", help="Print the tokens of a Hugging Face tokenizer (hub name or folder).")
+@click.option("--tokenizer", metavar="NAME", help="Tokens of a Hugging Face tokenizer (hub name, folder or file).")
 @click.option("--max-tokens", default=-1, show_default=True, help="Tokens to show of a row; -1 for all.")
 @click.option("--text-chars", default=500, show_default=True, help="Characters to show of a text; -1 for all.")
 @click.option("--no-color", is_flag=True, help="Plain text (as with NO_COLOR set, or into a pipe).")

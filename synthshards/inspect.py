@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 import click
@@ -116,21 +117,22 @@ def _stored(dataset: StoredDataset) -> Iterator[Row]:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """A Hugging Face tokenizer by hub name or local folder.
+    """A Hugging Face tokenizer by hub name, local folder, or a ``tokenizer.json``.
 
     Raises:
         UsageError: transformers is not installed, or there is no such tokenizer.
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError:
         raise UsageError(
             "--tokenizer needs transformers; install it with: pip install 'synthshards[tokenizers]'"
         ) from None
     logging.disable(logging.WARNING)  # the hub's client tells of every retry; the error below says it once
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        open_file: Any = PreTrainedTokenizerFast  # untyped
+        tokenizer: Any = open_file(tokenizer_file=name) if Path(name).is_file() else AutoTokenizer.from_pretrained(name)
     except Exception as error:  # of the hub, of the file system, of JSON …
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"--tokenizer {name!r}: no such tokenizer ({reason})") from None

@@ -1,8 +1,8 @@
-"""A task's token ids without gaps, and as a word-level tokenizer.
+"""A task's token ids without gaps, and its tokenizer.
 
 The published ids leave wide gaps (Depo1 uses 110 ids, the largest of them 9,700). `Vocabulary` renumbers them 0..n-1,
 exactly in both directions, for those who do not want an embedding of 10,000 rows; `write_tokenizer` writes a
-``tokenizer.json`` whose tokens are the names that `Task.decode` prints.
+``tokenizer.json`` whose tokens are the names that `Task.decode` prints, or for rows of text pieces of words.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
+from .subwords import train
 from .tasks.task import Task
 
 
@@ -73,14 +74,20 @@ class Vocabulary:
 
 
 def tokenizer_json(task: Task, *, dense: bool = False) -> dict[str, Any]:
-    """A word-level ``tokenizer.json`` of a task: names separated by spaces ↔ ids (or dense ids).
+    """The ``tokenizer.json`` of a task: names separated by spaces ↔ ids (or dense ids).
 
     The specials (names in angle brackets) are marked as such. Loadable by `tokenizers.Tokenizer.from_file` and
-    `transformers.PreTrainedTokenizerFast(tokenizer_file=…)`.
+    `transformers.PreTrainedTokenizerFast(tokenizer_file=…)`. Where rows are text it is trained on what they are made of
+    (`synthshards.subwords`), and its ids have no gaps in any case.
 
     Raises:
-        UsageError: rows of this task are text.
+        UsageError: rows of this task are text, and tokenizers is not installed.
     """
+    texts = task.tokenizer_texts()
+    return train(texts) if texts is not None else _word_level(task, dense)
+
+
+def _word_level(task: Task, dense: bool) -> dict[str, Any]:
     vocabulary = Vocabulary(task)
     ids = range(len(vocabulary)) if dense else vocabulary.ids.tolist()
     vocab = dict(zip(vocabulary.names, ids, strict=True))
@@ -111,6 +118,11 @@ def tokenizer_json(task: Task, *, dense: bool = False) -> dict[str, Any]:
 
 
 def write_tokenizer(task: Task, path: Path, *, dense: bool = False) -> None:
-    """Write `tokenizer_json` to a file."""
+    """Write `tokenizer_json` to a file.
+
+    Raises:
+        UsageError: as `tokenizer_json`.
+        OSError: the file cannot be written.
+    """
     text = json.dumps(tokenizer_json(task, dense=dense), ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")

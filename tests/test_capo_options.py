@@ -113,7 +113,10 @@ def test_only_questions_have_answers() -> None:
     with pytest.raises(UsageError, match=r"^capo: form=bios asks no question; legal: form=qa$"):
         SMALL.score_answer(SMALL.example(0, "train", 0), "Taos, NM")
     assert CapoTask(form="qa").score_answer({}, "x").reason == "the row has no 'question'"
-    with pytest.raises(UsageError, match=r"^capo: rows are text; legal: a tokenizer of your own$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^capo: rows are text; legal: a tokenizer \(synthshards tasks capo --tokenizer FILE",
+    ):
         SMALL.token_ids()
     assert SMALL.decode([65, 10]) == ["A", "<0a>"]
 

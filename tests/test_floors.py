@@ -19,6 +19,7 @@ FLOORS = {
 #: Optional packages that single modules of a floor may import inside a function, where they are asked for.
 OPTIONAL = {
     "synthshards/inspect.py": {"transformers"},
+    "synthshards/subwords.py": {"tokenizers"},
     "synthshards/storage_remote.py": {"fsspec"},
     "synthshards/storage_s3.py": {"botocore"},
     "pipelines/ray_executor.py": {"ray"},

@@ -25,7 +25,7 @@ gives them numbered values: see `synthshards.tasks.capo_biod`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -43,6 +43,7 @@ from .capo_biod import BioD, make_biod, string_world
 from .capo_check import check_row, score
 from .capo_kernels import ask, facts_of, locate, to_characters, write_biographies, write_columns, write_questions
 from .capo_tables import WIDTH, Tables, make_tables, sentence_orders
+from .capo_texts import texts
 from .task import Buffers, Preset, Task, Verdict
 
 #: Columns of strings, and which piece of a person (see `facts_of`) each holds.
@@ -256,7 +257,11 @@ class CapoTask(Task):
         Raises:
             UsageError: always.
         """
-        raise UsageError("capo: rows are text; legal: a tokenizer of your own")
+        raise UsageError("capo: rows are text; legal: a tokenizer (synthshards tasks capo --tokenizer FILE writes one)")
+
+    def tokenizer_texts(self) -> Iterable[str]:
+        """Names, values and sentences of all forms and options: one tokenizer for all of Capo."""
+        return texts()
 
     def token_name(self, token: int) -> str:
         """Without a tokenizer, tokens are the bytes of the text."""

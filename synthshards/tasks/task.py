@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from operator import index
@@ -128,6 +128,10 @@ class Task:
             UsageError: rows of this task are text.
         """
         raise NotImplementedError
+
+    def tokenizer_texts(self) -> Iterable[str] | None:
+        """What a tokenizer of rows of text is trained on (see `synthshards.vocabulary`); None where rows are tokens."""
+        return None
 
     # What follows from it ------------------------------------------------------------------------------------------
 
