@@ -1,7 +1,7 @@
-"""Brevo's rows in plain Python integers, written from the docstring of synthshards/tasks/brevo.py alone.
+"""Brevo's rows in plain Python integers, written from docs/randomness.md alone.
 
-Numbers, sizes and words come from reference.py, which is written from docs/randomness.md; no line is the package's.
-A test that wants a wrong law overrides one method. Steps are numbered as in the docstring.
+Numbers, sizes and words come from reference.py; no line is the package's. A test that wants a wrong law overrides one
+method.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Brevo:
         self.words = reference.Depo({**params, "qa": params["qa"]})  # for what both tasks share
 
     def size(self, source: Iterator[int]) -> int:
-        """Step 1, n."""
+        """randomness.md, "Size and leaves": n."""
         return self.words.size(source)
 
     def leaves(self, source: Iterator[int], n: int) -> int:
-        """Step 1, leaves."""
+        """randomness.md, "Size and leaves"."""
         return 1 + numbers(source, (n - 1) // 4 + 1)[0]
 
     def degree(self, u: int, most: int) -> int:
@@ -35,7 +35,7 @@ class Brevo:
         return 1 + u
 
     def edges(self, source: Iterator[int], n: int, leaves: int) -> list[Edge]:
-        """Step 2."""
+        """randomness.md, "Parents"."""
         cap = self.params["max_in"]
         free, children, out = list(range(leaves)), dict.fromkeys(range(n), 0), []
         for i in range(leaves, n):
@@ -59,7 +59,7 @@ class Brevo:
         return out
 
     def names(self, source: Iterator[int], count: int) -> list[tuple[int, ...]]:
-        """Step 3."""
+        """randomness.md, "Names of nodes"."""
         if self.params["multi"]:
             return self.words.names(source, count)
         pool, out = list(range(1, self.params["N"] + 1)), []
@@ -73,7 +73,7 @@ class Brevo:
         return out[:count]
 
     def answer(self, source: Iterator[int], query: int, edges: list[Edge]) -> list[int]:
-        """Step 4: the answer's nodes as they stand in the row."""
+        """randomness.md, "The answer": the answer's nodes as they stand in the row."""
         wanted = ancestors(query, edges) | {query}
         waiting = {node: sum(parent == node and child in wanted for parent, child in edges) for node in wanted}
         ready, backwards = [query], []
@@ -91,11 +91,11 @@ class Brevo:
         return backwards[::-1]
 
     def edge_order(self, source: Iterator[int], m: int) -> list[int]:
-        """Step 5: the numbers of the edges as they stand in the row."""
+        """randomness.md, "Edges": the numbers of the edges as they stand in the row."""
         return reference.shuffled(source, m)[::-1]
 
     def row(self, key: tuple[int, int], i: int) -> dict[str, Any]:
-        """One row, all columns but labels."""
+        """randomness.md, "Brevo", "Tokens and facts of Brevo": all columns but labels."""
         p, source = self.params, reference.words(reference.start(key, i))
         n = self.size(source)
         leaves = self.leaves(source, n)

@@ -1,7 +1,6 @@
-"""Mano's rows in plain Python integers, written from the docstring of synthshards/tasks/mano.py alone.
+"""Mano's rows in plain Python integers, written from docs/randomness.md alone.
 
-Numbers come from reference.py, which is written from docs/randomness.md; no line is the package's. A test that wants a
-wrong law overrides one method. Steps are numbered as in the docstring.
+Numbers come from reference.py; no line is the package's. A test that wants a wrong law overrides one method.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ class Mano:
         self.params = dict(params)
 
     def header(self, source: Iterator[int]) -> tuple[int, int, int, int]:
-        """Step 1: ℓ, and whether <bos>, <len> and <ans> are synonyms."""
+        """randomness.md, "Length and marks": ℓ, and whether <bos>, <len> and <ans> are synonyms."""
         L, augment = self.params["L"], self.params["knowledge_augment"]
         drawn = [*numbers(source, L, *[2] * (3 * augment)), 0, 0, 0]
         return (L if self.params["qa"] else drawn[0] + 1), drawn[1], drawn[2], drawn[3]
 
     def operators(self, source: Iterator[int], length: int) -> list[tuple[str, int]]:
-        """Step 2: letters, and whether each is a synonym."""
+        """randomness.md, "Operators": letters, and whether each is a synonym."""
         letters, ways = self.params["ttype"], 1 + self.params["knowledge_augment"]
         out: list[tuple[str, int]] = []
         while len(out) < length:
@@ -38,7 +37,7 @@ class Mano:
         return out[:length]
 
     def values(self, source: Iterator[int], count: int) -> list[int]:
-        """Step 3."""
+        """randomness.md, "Values"."""
         p, group, out = self.params["value_mod"], 1, []
         while p ** (group + 1) <= 2**52:
             group += 1
@@ -47,7 +46,7 @@ class Mano:
         return out[:count]
 
     def shape(self, source: Iterator[int], m: int) -> Shape:
-        """Step 4."""
+        """randomness.md, "Shape"."""
         if m > 7:
             left = numbers(source, m)[0]
             first = self.shape(source, left)
@@ -55,7 +54,7 @@ class Mano:
         return self.small_shape(m, numbers(source, factorial(m))[0])
 
     def small_shape(self, m: int, r: int) -> Shape:
-        """Step 4, the shape of m ≤ 7 operations whose number is r."""
+        """randomness.md, "Shape": the shape of m ≤ 7 operations whose number is r."""
         if m == 0:
             return None
         left, rest = divmod(r, factorial(m - 1))
@@ -84,7 +83,7 @@ class Mano:
         return [OPERATORS[letter] + 4 * synonym, *first, *second], value
 
     def row(self, key: tuple[int, int], i: int) -> dict[str, Any]:
-        """One row, all columns but labels."""
+        """randomness.md, "Mano", "Tokens and facts of Mano": all columns but labels."""
         source = reference.words(reference.start(key, i))
         length, bos, first, second = self.header(source)
         while True:
@@ -93,7 +92,7 @@ class Mano:
             shape = self.shape(source, length)
             try:
                 tokens, answer = self.work_out(shape, iter(operators), iter(values))
-            except ZeroDivisionError:  # step 5
+            except ZeroDivisionError:  # "Once more"
                 continue
             ids = [self.params["bos_token_id"] - bos, 10 * length + first, *tokens, 10 * length + 4 + second]
             ids.append(5000 + answer)

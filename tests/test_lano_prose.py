@@ -1,4 +1,4 @@
-"""Lano's rows again in plain Python, from the docstrings of lano.py and expansion.py and docs/randomness.md alone."""
+"""Lano's rows again in plain Python, from docs/randomness.md alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows_of(batch: RaggedBatch) -> list[dict[str, Any]]:
 
 
 def planned(grammar: Grammar) -> list[tuple[int, int]]:
-    """expansion.py's `stages`, from the prose."""
+    """randomness.md, "Stages": which there are."""
     rules, below, out = grammar.rules, grammar.depth, list[tuple[int, int]]()
     while below:
         above = below - 1
@@ -48,7 +48,7 @@ def radix(grammar: Grammar, symbol: int, levels: int) -> int:
 
 
 def expansion(grammar: Grammar, symbol: int, levels: int, s: int) -> list[int]:
-    """What the number s makes of a symbol."""
+    """randomness.md, "Stages": what the number s makes of a symbol."""
     rules = grammar.rules[symbol]
     if levels == 1:
         return list(rules[s])
@@ -63,7 +63,7 @@ def expansion(grammar: Grammar, symbol: int, levels: int, s: int) -> list[int]:
 
 
 def by_the_prose(task: Any, seed: int, split: str, i: int) -> dict[str, Any]:
-    """A row from the docstrings of lano.py and expansion.py and from docs/randomness.md."""
+    """randomness.md, "Sentences", "Tokens and facts of Lano": a row."""
     p, grammar = task.params, task.grammar
     key = reference.key_of(reference.identity_digest("lano", 1, p.canonical(), seed, split))
     source = reference.words(reference.start(key, i))
