@@ -1,0 +1,76 @@
+"""Memory for batches: used again only when nobody holds a tensor of it.
+
+A fresh batch of 64 rows wants a megabyte or two, and pages fresh from the system cost more than filling them. Each
+batch is therefore cut from one flat buffer, and a buffer serves again once every tensor cut from it (views of them
+included) is gone: weak references to the arrays that the tensors hold tell.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+#: Buffers that are kept for use again, at most.
+_KEPT = 64
+_DTYPES = {"loss_mask": torch.bool}
+_ALIGNED = 64
+
+
+class Memory:
+    """A pool of buffers; threads may share it.
+
+    Args:
+        pinned: page-locked memory (for copies to a GPU beside computation); PyTorch itself then uses it again.
+    """
+
+    def __init__(self, pinned: bool = False) -> None:
+        self.pinned = pinned
+        self._buffers: list[tuple[np.ndarray, list[weakref.ref[np.ndarray]]]] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pinned": self.pinned}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def batch(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+        """Uninitialised tensors by name (`loss_mask` bool, all else int64), and the same memory as NumPy arrays.
+
+        The arrays must not be kept: only tensors keep a buffer from being used again.
+        """
+        if self.pinned:
+            tensors = {
+                name: torch.empty(shape, dtype=_DTYPES.get(name, torch.int64), pin_memory=True)
+                for name, shape in shapes.items()
+            }
+            return tensors, {name: tensor.numpy() for name, tensor in tensors.items()}
+        sizes = {name: prod(shape) * (1 if name in _DTYPES else 8) for name, shape in shapes.items()}
+        starts, at = {}, 0
+        for name, size in sizes.items():
+            starts[name] = at
+            at += -(-size // _ALIGNED) * _ALIGNED
+        with self._lock:
+            buffer, users = self._free(at)
+            arrays = {}
+            for name, shape in shapes.items():
+                flat = buffer[starts[name] : starts[name] + sizes[name]]
+                arrays[name] = flat.view(np.bool_ if name in _DTYPES else np.int64).reshape(shape)
+            users[:] = [weakref.ref(array) for array in arrays.values()]
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, arrays
+
+    def _free(self, size: int) -> tuple[np.ndarray, list[weakref.ref[np.ndarray]]]:
+        """A buffer of at least `size` bytes of which no tensor is left, and the list of its users."""
+        for at, (buffer, users) in enumerate(self._buffers):
+            if buffer.size >= size and all(user() is None for user in users):
+                self._buffers.append(self._buffers.pop(at))
+                return self._buffers[-1]
+        self._buffers.append((np.empty(size + size // 4 + _ALIGNED, np.uint8), []))
+        del self._buffers[:-_KEPT]
+        return self._buffers[-1]
