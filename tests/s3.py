@@ -1,4 +1,4 @@
-"""A real S3 server (moto) for the tests, and a proxy before it that refuses or delays chosen requests.
+"""A real S3 server (moto) for the tests, and a proxy before it that spoils chosen requests as networks and stores do.
 
 Both run as `python tests/s3.py …`, in processes of their own that end with their standard input, hence with the tests,
 however these end. (A proxy in a thread would not do: pyarrow destroys a stream with the GIL held.)
@@ -11,15 +11,19 @@ import http.client
 import http.server
 import json
 import re
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 S3_SPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -89,12 +93,36 @@ class Server:
     def buckets(self) -> list[str]:
         return [str(each.text) for each in ElementTree.fromstring(self._ask("GET", "/")).iter(f"{S3_SPACE}Name")]
 
-    def refuse(self, requests: str = "", status: int = 403, code: str = "AccessDenied", message: str = "No") -> None:
-        """Let the proxy answer all requests whose "METHOD /path?query" matches the expression with an error."""
-        self._ask("PUT", "/_proxy", json.dumps([requests, status, code, message]).encode())
+    # What the proxy does to the requests whose "METHOD /path?query" matches an expression: to all of them, or to the
+    # first few. The last call holds; an empty expression matches none.
 
-    def delay(self, requests: str, seconds: float) -> None:
-        self._ask("PUT", "/_proxy", json.dumps([requests, seconds]).encode())
+    def refuse(
+        self, requests: str = "", status: int = 403, code: str = "AccessDenied", message: str = "No", *, times: int = 0
+    ) -> None:
+        """Answer with an error."""
+        self._spoil("refuse", requests, times, status, code, message)
+
+    def throttle(self, requests: str, *, times: int = 0) -> None:
+        """Answer as S3 does when it is asked too often."""
+        self.refuse(requests, 503, "SlowDown", "Please reduce your request rate.", times=times)
+
+    def delay(self, requests: str, seconds: float, *, times: int = 0) -> None:
+        self._spoil("delay", requests, times, seconds)
+
+    def reset(self, requests: str, *, times: int = 0) -> None:
+        """Drop the connection (RST) without an answer."""
+        self._spoil("reset", requests, times)
+
+    def cut(self, requests: str, size: int, *, times: int = 0) -> None:
+        """Promise the whole body, send `size` bytes of it and hang up."""
+        self._spoil("cut", requests, times, size)
+
+    def shorten(self, requests: str, size: int, *, times: int = 0) -> None:
+        """Hand on `size` bytes of the body as if they were all."""
+        self._spoil("shorten", requests, times, size)
+
+    def _spoil(self, *rule: object) -> None:
+        self._ask("PUT", "/_proxy", json.dumps(rule).encode())
 
     def seen(self) -> list[str]:
         """The requests since the last call."""
@@ -122,33 +150,56 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     upstream = ""
-    rule: list[object] = [""]  # noqa: RUF012 - one rule for all connections
+    rule: tuple[str, str, int, list[Any]] = ("", "", 0, [])  # one for all connections: what, to which, how often, how
     log: list[str] = []  # noqa: RUF012
+    lock = threading.Lock()
 
     def handle_any(self) -> None:
         request, body = f"{self.command} {self.path}", self.read_body()
         if self.path == "/_proxy":
             if body:
-                Proxy.rule = json.loads(body)
+                what, requests, times, *how = json.loads(body)
+                Proxy.rule = (what, requests, times or -1, how)
             seen, Proxy.log = Proxy.log, []
             self.answer(200, json.dumps(seen).encode())
             return
-        Proxy.log.append(request)
-        matches = Proxy.rule[0] and re.search(str(Proxy.rule[0]), request)
-        if matches and len(Proxy.rule) == 2:
-            time.sleep(float(str(Proxy.rule[1])))
-        elif matches:
-            _, status, code, message = Proxy.rule
+        what, how = self.spoiled(request)
+        if what == "delay":
+            time.sleep(how[0])
+        elif what == "refuse":
+            status, code, message = how
             text = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>4QDY</RequestId></Error>"
-            self.answer(int(str(status)), text.encode(), {"Content-Type": "application/xml"})
+            self.answer(status, text.encode(), {"Content-Type": "application/xml"})
+            return
+        elif what == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
             return
         connection = http.client.HTTPConnection(self.upstream)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in DROPPED}
         connection.request(self.command, self.path, body, headers)
         response = connection.getresponse()
         kept = {name: value for name, value in response.getheaders() if name.lower() not in DROPPED}
-        self.answer(response.status, response.read(), kept, response.getheader("Content-Length"))
+        content, length = response.read(), response.getheader("Content-Length")
         connection.close()
+        if what == "cut":
+            self.close_connection = True
+            self.answer(response.status, content[: how[0]], kept, str(len(content)))
+        elif what == "shorten":
+            self.answer(response.status, content[: how[0]], {**kept, "Content-Range": f"bytes 0-{how[0] - 1}/{how[0]}"})
+        else:
+            self.answer(response.status, content, kept, length if self.command == "HEAD" else None)
+
+    def spoiled(self, request: str) -> tuple[str, list[Any]]:
+        """What is to be done to a request, "" for nothing, and how."""
+        with Proxy.lock:
+            what, requests, times, how = Proxy.rule
+            Proxy.log.append(request)
+            if not requests or not times or not re.search(requests, request):
+                return "", []
+            Proxy.rule = (what, requests, times - 1, how)
+            return what, how
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
@@ -168,7 +219,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", length if length and self.command == "HEAD" else str(len(body)))
+        self.send_header("Content-Length", length or str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
