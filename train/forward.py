@@ -1,0 +1,80 @@
+"""Asking a causal language model for its logits, whichever class it is of: what generation and metrics share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthshards.errors import UsageError
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters lie (the CPU for a model without any)."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def context_of(model: nn.Module) -> int | None:
+    """The most positions that the model's configuration allows, None where it does not say."""
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) else None
+
+
+def check_context(model: nn.Module, length: int, what: str) -> None:
+    """Raise `UsageError` where `what` has more tokens than the model has positions."""
+    limit = context_of(model)
+    if limit is not None and length > limit:
+        raise UsageError(f"{what}: {length} tokens, but the model has {limit} positions; legal: 1..{limit}")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode and without gradients; afterwards in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def accepted(model: nn.Module, **wished: Any) -> dict[str, Any]:
+    """Those of the keywords that the model's `forward` names."""
+    names = inspect.signature(model.forward).parameters
+    return {name: value for name, value in wished.items() if name in names}
+
+
+def logits_at(model: nn.Module, window: Mapping[str, Tensor], wanted: Tensor, *, isolate: bool = True) -> Tensor:
+    """The model's logits behind chosen positions of some windows.
+
+    Args:
+        model: a causal language model: ``model(input_ids=…).logits`` is [windows, length, vocabulary].
+        window: `input_ids` int64 [windows, length]; packed ones also `position_ids` and `segment_ids` of that shape.
+            Padding stands behind all else, where nothing that counts can see it.
+        wanted: bool [windows, length].
+        isolate: packed rows neither see one another nor count on: the model is given their positions, by which
+            transformers' attention masks, and Canon layers, find their borders. Otherwise all is one text.
+
+    Returns:
+        [n, vocabulary], a row for each position that is wanted, in the order of `wanted.nonzero()`.
+
+    Raises:
+        UsageError: a window is longer than the model's context.
+    """
+    device = device_of(model)
+    ids, wanted = window["input_ids"].to(device), wanted.to(device)
+    check_context(model, ids.shape[1], "a window")
+    # A cache would hide the borders of packed rows: transformers look for them only where there is none.
+    asked: dict[str, Any] = {"use_cache": False}
+    if isolate and "position_ids" in window:
+        asked["position_ids"] = window["position_ids"].to(device)
+        asked["segment_ids"] = window["segment_ids"].to(device)
+    columns = wanted.any(0).nonzero().flatten()  # the vocabulary is wide: leave out positions that no window wants
+    known = accepted(model, **asked, logits_to_keep=columns)
+    logits: Tensor = model(input_ids=ids, **known).logits
+    return logits[wanted[:, columns] if "logits_to_keep" in known else wanted]
