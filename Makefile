@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint types docs bench clean
+.PHONY: demo test dev lint types test-tf4 docs bench clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -20,7 +20,7 @@ demo: $(BIN)/synthshards
 # Every extra and test tool, in the same environment. The constraints pin what would otherwise be a download of gigabytes.
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -c constraints.txt -e '.[torch,tokenizers,remote,test]'
+	$(PIP) -c constraints.txt -e '.[torch,tokenizers,train,remote,test]'
 	@touch $(VENV)/.dev $(BIN)/synthshards
 
 dev: $(VENV)/.dev
@@ -38,6 +38,18 @@ types: dev
 	@ln -s $(CURDIR)/synthshards/* $(CURDIR)/pipelines $(CURDIR)/loaders $(CURDIR)/train build/typing/synthshards/
 	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p synthshards
 
+# The models and generation on the oldest transformers they support, in an environment of its own.
+TF4 := .venv-tf4
+TF4_TESTS := $(wildcard tests/test_recurrent_olmo3.py tests/test_act.py tests/test_canon.py tests/test_models.py tests/test_generation.py)
+
+$(TF4)/.ready: pyproject.toml constraints.txt
+	test -x $(TF4)/bin/python || $(PYTHON) -m venv $(TF4)
+	$(TF4)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[train]' 'transformers==4.57.*' 'pytest>=8'
+	@touch $(TF4)/.ready
+
+test-tf4: $(TF4)/.ready
+	$(TF4)/bin/python -m pytest $(TF4_TESTS)
+
 # The generated parts of docs/tasks.md (a test fails where they are stale).
 docs: dev
 	$(BIN)/python docs/generate.py
@@ -46,4 +58,4 @@ bench: dev
 	$(BIN)/synthshards bench
 
 clean:
-	rm -rf $(VENV) build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TF4) build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache
