@@ -186,14 +186,15 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     text = str(error).strip().split("\n")[0] or type(error).__name__
-    aws = re.search(r"AWS Error (\w+)(.*?) during \w+ operation: (.*)", text)
+    aws = re.search(r"AWS Error (\w+)(.*?) during \w+ operation: ?(.*)", text)
     google = re.search(r"last message of (.*?)(?: error_info=|$)", text)
     if aws:
         if "HTTP status 301" in aws[2]:
             return "the bucket is in another region; set AWS_REGION"
         text = re.sub(r" \(Request ID: .*", "", aws[3]).rpartition("; Details: ")[2]
         if not text or text.startswith("No response body"):  # the answer to a HEAD request has none
-            text = aws[1].replace("_", " ").lower()
+            status = re.search(r"HTTP status \d+", aws[2])
+            text = status[0] if status and aws[1] == "UNKNOWN" else aws[1].replace("_", " ").lower()
         text = re.sub(r"^Unable to parse ExceptionName: (\S+) Message:", r"\1:", text)
     elif google:
         text = google[1]

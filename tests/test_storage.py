@@ -794,6 +794,11 @@ def test_s3_survives_a_fork(s3_proxy: Server, s3_url: str) -> None:
             "the bucket is in another region; set AWS_REGION",
         ),
         (
+            OSError("When x: AWS Error UNKNOWN (HTTP status 503) during HeadObject operation: No response body."),
+            "HTTP status 503",
+        ),
+        (OSError("When reading x: AWS Error SERVICE_UNAVAILABLE during GetObject operation: "), "service unavailable"),
+        (
             OSError("When x: AWS Error UNKNOWN (HTTP status 400) during PutObject operation: Unable to parse "
                     "ExceptionName: QuotaExceeded Message: Your quota is used up. (Request ID: abc)"),
             "QuotaExceeded: Your quota is used up",
