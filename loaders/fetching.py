@@ -23,7 +23,7 @@ ATTEMPTS = 3
 PATIENCE = 6.0
 #: Seconds before the second attempt; doubled before each further one, and lengthened by chance by up to as much again.
 BACKOFF = 0.2
-#: A store that has failed for this many files on end is not asked for `REST` seconds.
+#: A store that has failed for this many files on end, or for one that long, is not asked for `REST` seconds.
 FAILURES = 2
 REST = 60.0
 
@@ -77,7 +77,7 @@ class Fetcher:
                 # Damage on the way is rare, damage in the store stays: one more look tells them apart.
                 if final or (isinstance(error, DataError) and attempt == 2):
                     if patient and isinstance(error, StorageError):
-                        self._failed(str(error))
+                        self._failed(str(error), time.monotonic() - begun > PATIENCE)
                     raise
             else:
                 return data
@@ -92,8 +92,8 @@ class Fetcher:
         self._count("bytes_read", data.size)
         return data
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, at_length: bool) -> None:
         self._failures += 1
         self._reason = reason
-        if self._restful and self._failures >= FAILURES:
+        if self._restful and (at_length or self._failures >= FAILURES):
             self._rests_until = time.monotonic() + REST
