@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "reproduce": ("synthshards.pipelines.commands_prove", "reproduce", "Make a dataset again from its manifest.", None),
     "overlap": ("synthshards.pipelines.commands_prove", "overlap", "Count the rows two datasets share.", None),
     "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
+    "cache": ("synthshards.loaders.cache_command", "cache", "Show or clear the local copies of remote shards.", None),
     "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
 }
 
