@@ -1,72 +1,68 @@
-"""Small models for tests of generation and metrics: random ones, and oracles whose answers are known."""
+"""Models of a few thousand weights for the tests of the training floor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from torch import Tensor
+from transformers import Olmo3Config, Olmo3ForCausalLM
+
+from synthshards.train.recurrent_olmo3 import RecurrentOlmo3Config, RecurrentOlmo3ForCausalLM
+
+#: Sizes of the tiny Olmo3; the window is shorter than the rows, so that sliding layers differ from full ones.
+OLMO3 = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "sliding_window": 6,
+    "eos_token_id": 1,
+}
 
 
-def tiny_gpt2(vocab: int, positions: int = 128, spread: float = 0.5, **more: Any) -> GPT2LMHeadModel:
-    """Random weights, spread so wide that every token is sometimes the likeliest."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=vocab, n_positions=positions, n_embd=32, n_layer=2, n_head=2, initializer_range=spread,
-        resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5, bos_token_id=0, eos_token_id=1, **more,
-    )  # fmt: skip
-    return GPT2LMHeadModel(config)
+def recurrent(seed: int = 0, **options: Any) -> RecurrentOlmo3ForCausalLM:
+    """A recurrent model in evaluation mode; weights wide enough for its options to matter."""
+    torch.manual_seed(seed)
+    sizes = {**OLMO3, "initializer_range": 0.2, "bos_token_id": None, "pad_token_id": None}
+    return RecurrentOlmo3ForCausalLM(RecurrentOlmo3Config(**{**sizes, **options})).eval()
 
 
-def tiny_llama(vocab: int, positions: int = 128, spread: float = 0.5, **more: Any) -> LlamaForCausalLM:
-    """The same with rotary positions and an untied head."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab, max_position_embeddings=positions, hidden_size=32, intermediate_size=48,
-        num_hidden_layers=2, num_attention_heads=2, initializer_range=spread, bos_token_id=0, eos_token_id=1, **more,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+def plain_olmo3(model: RecurrentOlmo3ForCausalLM) -> Olmo3ForCausalLM:
+    """Transformers' own Olmo3 of the same configuration and weights."""
+    fields = {**model.config.to_dict(), "model_type": "olmo3"}
+    own = set(RecurrentOlmo3Config().to_dict()) - set(Olmo3Config().to_dict())
+    config = Olmo3Config(**{name: value for name, value in fields.items() if name not in own})
+    config._attn_implementation = model.config._attn_implementation
+    plain = Olmo3ForCausalLM(config).eval()
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
-class Oracle(nn.Module):
-    """A model whose logits a function of its input ids [batch, length] says; it has no cache and no `generate`."""
-
-    def __init__(self, says: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.says = says
-
-    def forward(self, input_ids: Tensor) -> Any:
-        return SimpleNamespace(logits=self.says(input_ids))
+def rows(count: int, length: int, seed: int = 1) -> Tensor:
+    """Token ids int64 [count, length], 2..63."""
+    return torch.randint(2, 64, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
-def sure_of(tokens: Tensor, vocab: int) -> Tensor:
-    """Logits that put all on `tokens` [...]: float [..., vocab]."""
-    return torch.full((*tokens.shape, vocab), -1e4).scatter_(-1, tokens[..., None], 0.0)
+def checkpointed(model: Any) -> Any:
+    """The model with gradient checkpointing on, under whichever name transformers has for it."""
+    from synthshards.train.models import enable_gradient_checkpointing
+
+    enable_gradient_checkpointing(model)
+    return model
 
 
-def peeking(vocab: int, change: Callable[[Tensor], Tensor] = lambda ids: ids) -> Oracle:
-    """Predicts at each position the very next token of its input, after `change`: right wherever it changes nothing."""
-    return Oracle(lambda ids: sure_of(change(torch.roll(ids, -1, 1)), vocab))
-
-
-class Script(nn.Module):
-    """Says what a dict of prompt → tokens tells, token by token; elsewhere token 0."""
-
-    def __init__(self, script: dict[tuple[int, ...], list[int]], vocab: int) -> None:
-        super().__init__()
-        self.script, self.vocab = script, vocab
-        self.longest = 0
-
-    def forward(self, input_ids: Tensor) -> Any:
-        self.longest = max(self.longest, input_ids.shape[1])
-        said = torch.zeros_like(input_ids)
-        for row, ids in enumerate(input_ids.tolist()):
-            for prompt, answer in self.script.items():
-                if tuple(ids[: len(prompt)]) == prompt:
-                    done = len(ids) - len(prompt)
-                    if done < len(answer):
-                        said[row, -1] = answer[done]
-        return SimpleNamespace(logits=sure_of(said, self.vocab))
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -44,8 +44,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def accepted(model: nn.Module, **wished: Any) -> dict[str, Any]:
-    """Those of the keywords that the model's `forward` names."""
-    names = inspect.signature(model.forward).parameters
+    """Those of the keywords that the model's `forward` names, or that of the model in it to which it passes them on."""
+    names = dict(inspect.signature(model.forward).parameters)
+    if any(p.kind is p.VAR_KEYWORD for p in names.values()):
+        names |= inspect.signature(getattr(model, "base_model", model).forward).parameters
     return {name: value for name, value in wished.items() if name in names}
 
 

@@ -1,0 +1,63 @@
+"""Brevo: does the model list all ancestors in an order that is right? At n = N.
+
+Source: "Physics of Language Models: Part 4.1" (arXiv 2512.17351), section on Brevo and its appendix: rows with n = N
+(`qa=True`), greedy generation behind `<ans>`, and every valid order is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from synthshards.tasks.task import Task
+
+from ..generation import generate
+from .common import Options, Row, Score, row_windows, tally
+
+_DEFAULT = Options()
+
+
+def names(ids: np.ndarray, labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """The names of the one answer of a row, between `<ans>` and `<eos>`: int64 [1, 2]."""
+    del ids, segments
+    masked = np.flatnonzero(labels != -100)
+    return np.array([[masked[0] + 1, masked[-1]]])
+
+
+def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options = _DEFAULT) -> Score:
+    """The share of rows that the model, left to itself behind `<ans>`, answers rightly, `<eos>` included.
+
+    The token accuracies are teacher-forced: they count how often the next token is that of the row's own order, though
+    others may be right, too.
+
+    Args:
+        task: a Brevo task; for the paper's figure with ``qa=True``.
+        rows: its rows.
+
+    Raises:
+        UsageError: no rows, or a row longer than the model's context.
+    """
+    some = list(rows)
+    if not some:
+        return Score(**tally(model, [], names).figures())  # says that there is nothing to measure
+    p = task.params
+    prompts, limits = [], []
+    for row in some:
+        ids, start = np.asarray(row["input_ids"]), int((np.asarray(row["labels"]) != -100).argmax()) + 1
+        prompts.append(ids[:start])
+        limits.append(len(ids) - start)  # all right answers list the same names: they have as many tokens
+    said = generate(model, prompts, max_new_tokens=limits, stop_ids=[p.eos_token_id], batch_size=options.batch_rows)
+    hits = [_right(task, row, new) for row, new in zip(some, said, strict=True)]
+    forced = tally(model, row_windows(some, options.batch_tokens), names)
+    answers = np.stack([np.array(hits, np.float64), np.ones(len(some))], 1)
+    return Score(**replace(forced, answers=answers).figures())
+
+
+def _right(task: Task, row: Row, new: np.ndarray) -> bool:
+    """Whether new tokens end with `<eos>` and are an answer of the row."""
+    if new[-1] != task.params.eos_token_id:
+        return False
+    return bool(task.score_answer(row, [task.params.answer_token_id, *new.tolist()]))

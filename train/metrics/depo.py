@@ -1,0 +1,58 @@
+"""Depo: is the word after `<ans>` the right one, as a whole? At n = N and a fixed number of steps.
+
+Source: "Physics of Language Models: Part 4.1" (arXiv 2512.17351), section on Depo and its appendix: rows with n = N
+(`qa=True`) that all ask for k steps (`fixed_k=k`), in windows of 2,048 tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+from torch import nn
+
+from synthshards.tasks.depo import DepoParams
+from synthshards.tasks.task import Task
+
+from .common import Options, Row, Score, Window, score_rows, score_windows
+
+_DEFAULT = Options()
+
+
+def answers(p: DepoParams, ids: np.ndarray, labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """The whole words behind the `<ans>` of one window: int64 [n, 2], without `<ans>`.
+
+    A word that the window's end cuts off, or whose `<ans>` lies in the window before, is none.
+    """
+    start = np.flatnonzero(labels == p.answer_token_id) + 1
+    ends = np.flatnonzero((ids > p.mini_vocab) & (ids <= 2 * p.mini_vocab))  # a word's last token says so
+    at = np.searchsorted(ends, start)
+    start, at = start[at < len(ends)], at[at < len(ends)]
+    whole = segments[ends[at]] == segments[start - 1]
+    return np.stack([start[whole], ends[at][whole] + 1], 1)
+
+
+def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options = _DEFAULT) -> Score:
+    """The share of queries that the model answers with the whole right word, teacher-forced.
+
+    Args:
+        task: a Depo task; for the paper's figures with ``qa=True, fixed_k=k``.
+        rows: its rows, each by itself at positions from 0.
+
+    Raises:
+        UsageError: no rows, or a row longer than the model's context.
+    """
+    return score_rows(model, rows, partial(answers, task.params), options)
+
+
+def measure_windows(model: nn.Module, task: Task, windows: Iterable[Window], options: Options = _DEFAULT) -> Score:
+    """The same in packed windows; every answer counts that a window holds as a whole.
+
+    Args:
+        windows: batches of a loader: `input_ids`, `labels`, `segment_ids`, `position_ids`, int64 [windows, length].
+
+    Raises:
+        UsageError: no whole answer, or windows longer than the model's context.
+    """
+    return score_windows(model, windows, partial(answers, task.params), options)
