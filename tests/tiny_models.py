@@ -49,6 +49,23 @@ def rows(count: int, length: int, seed: int = 1) -> Tensor:
     return torch.randint(2, 64, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
+def close(a: Tensor, b: Tensor, tolerance: float = 2e-5) -> bool:
+    """Whether two tensors have one shape and differ nowhere by `tolerance`."""
+    return a.shape == b.shape and bool((a - b).abs().max() < tolerance)
+
+
+def value(scalar: Tensor) -> float:
+    """The number in a tensor that has a gradient."""
+    return float(scalar.detach())
+
+
+def gradients(model: Any, **inputs: Any) -> dict[str, Tensor]:
+    """The gradient of the loss of one pass by weight name; weights that have none are absent."""
+    model.zero_grad()
+    model(**inputs).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
 def checkpointed(model: Any) -> Any:
     """The model with gradient checkpointing on, under whichever name transformers has for it."""
     from synthshards.train.models import enable_gradient_checkpointing

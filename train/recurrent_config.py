@@ -44,7 +44,7 @@ class RecurrentOlmo3Config(Olmo3Config):  # type: ignore[misc]
         poisson_mode_offset: an integer mean has two modes; the offset makes `num_loops` the only one.
         act_enabled: learn how much each step's prediction counts (see `synthshards.train.act`).
         act_kl_weight: weight of KL(exit probabilities ‖ uniform) in the loss.
-        recursion_seed: seed of the model's own generator, which draws T and the noise, 0..2^63−1.
+        recursion_seed: seed of the model's own generator, which draws T and the noise, 0..2^64−1.
         rope_theta: base of the rotary frequencies (transformers 4.57 and 5.x have different defaults; ours is
             that of 4.57 under both).
         **olmo3: every field of `Olmo3Config`; defaults are those of a small model (4 layers, 128 wide).
@@ -116,8 +116,8 @@ class RecurrentOlmo3Config(Olmo3Config):  # type: ignore[misc]
         for name in ("random_init_std", "poisson_mode_offset", "act_kl_weight"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"recurrent_olmo3: {name}={getattr(self, name)!r} is not legal; legal: 0 or more")
-        if type(self.recursion_seed) is not int or not 0 <= self.recursion_seed < 1 << 63:
-            raise UsageError(f"recurrent_olmo3: recursion_seed={self.recursion_seed!r}; legal: int 0..2^63-1")
+        if type(self.recursion_seed) is not int or not 0 <= self.recursion_seed < 1 << 64:
+            raise UsageError(f"recurrent_olmo3: recursion_seed={self.recursion_seed!r}; legal: int 0..2^64-1")
 
 
 def _rotary(theta: float | None, olmo3: dict[str, Any]) -> dict[str, Any]:

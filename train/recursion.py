@@ -14,7 +14,7 @@ class Recursion:
     """The draws of one model. `get_state` and `set_state` carry them over a checkpoint.
 
     Args:
-        seed: 0..2^63−1.
+        seed: 0..2^64−1.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,0 +1,107 @@
+"""What comes from the hub or a local folder: models, their weights, and the special ids of their tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from synthshards.errors import UsageError
+
+#: A folder with none of these has no tokenizer.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+#: Models whose weights have Olmo3's names and meaning.
+_OLMO3 = ("olmo3", "recurrent_olmo3")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """A tokenizer's ids that take the place of a task's own; None where the tokenizer has none.
+
+    Attributes:
+        bos: begins a row. sep: separates. pad: fills a batch: the tokenizer's pad, else its eos, else its bos.
+    """
+
+    bos: int | None
+    sep: int | None
+    pad: int | None
+
+
+def load_config(name: str) -> Any:
+    """The configuration of a causal model.
+
+    Raises:
+        UsageError: there is none under that name.
+    """
+    return _found("model", name, lambda: AutoConfig.from_pretrained(name))
+
+
+def load_model(name: str, attn_implementation: str | None) -> nn.Module:
+    """A causal model with its weights in float32, in training mode off (`eval`), as transformers gives it.
+
+    Raises:
+        UsageError: there is none under that name, or it is no causal language model.
+    """
+    chosen = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    model: nn.Module = _found(
+        "model", name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **chosen)
+    )
+    return model
+
+
+def special_ids(name: str) -> SpecialIds | None:
+    """The special ids of a tokenizer; None for a local folder that has a model and no tokenizer.
+
+    Raises:
+        UsageError: there is no tokenizer under that name.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        return None
+    tokenizer = _found("tokenizer", name, lambda: AutoTokenizer.from_pretrained(name))
+    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    pad = next((one for one in pads if one is not None), None)
+    # sep_token_id exists only where the tokenizer defines one, in some versions.
+    return SpecialIds(tokenizer.bos_token_id, getattr(tokenizer, "sep_token_id", None), pad)
+
+
+def copy_weights(model: nn.Module, name: str) -> tuple[str, ...]:
+    """Copy every weight of an Olmo3 into `model` that has the same name and shape there; the others stay.
+
+    Returns:
+        The names of the copied weights, in the model's order.
+
+    Raises:
+        UsageError: no such model, a model of another kind, or not one weight that fits.
+    """
+    kind = load_config(name).model_type
+    if kind not in _OLMO3:
+        raise UsageError(f"model.init_from_pretrained={name}: a model of type {kind}; legal: {', '.join(_OLMO3)}")
+    source = load_model(name, None).state_dict()
+    target = model.state_dict()
+    fitting = [key for key, value in target.items() if key in source and source[key].shape == value.shape]
+    if not fitting:
+        raise UsageError(
+            f"model.init_from_pretrained={name}: no weight has a name and shape of this model; "
+            "legal: an Olmo3 of the sizes under model.hf"
+        )
+    with torch.no_grad():
+        for key in fitting:
+            target[key].copy_(source[key])
+    return tuple(fitting)
+
+
+def _found(what: str, name: str, load: Callable[[], T]) -> T:
+    """What `load` gives; its many kinds of failure become one line."""
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"no {what} {name!r}: {reason}; legal: a hub name or a local folder") from error
