@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Oracle, packed, sure_of, tiny_gpt2, tiny_llama
+from oracles import Oracle, packed, sure_of, tiny_gpt2, tiny_llama
 from torch import Tensor
 
 from synthshards.errors import UsageError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Oracle, Script, tiny_gpt2, tiny_llama
+from oracles import Oracle, Script, tiny_gpt2, tiny_llama
 from torch import nn
 
 from synthshards.errors import UsageError
