@@ -25,7 +25,7 @@ from synthshards.manifest import ShardEntry
 from synthshards.ragged import RaggedBatch
 
 from .files import Files, Stamp, stamp_of
-from .healing import check_heal, generated, rewrite
+from .healing import Generated, check_heal, generated, rewrite
 
 #: Threads that fetch ahead.
 THREADS = 4
@@ -216,7 +216,9 @@ class Shards:
     def _open(self, state: _State, shard: int) -> _Opened:
         entry = self._entry(shard)
         if entry.sha256 is None or self._stands_alone():
-            return _Opened(self._generated(shard))
+            reader = generated(self._stored, shard)
+            self._prove(shard, reader)
+            return _Opened(reader)
         before = state.files.stamp(entry)
         try:
             return self._open_stored(state, shard)
@@ -260,13 +262,11 @@ class Shards:
 
     # Healing ----------------------------------------------------------------------------------------------------------
 
-    def _generated(self, shard: int) -> Reader:
-        """The rows of a shard, generated, and proved once."""
-        reader = generated(self._stored, shard)
+    def _prove(self, shard: int, reader: Generated) -> None:
+        """Raise `DataError` unless the rows are those of the manifest; once found to be, they are not looked at again."""
         if shard not in self._proved:
             reader.prove()
             self._proved.add(shard)
-        return reader
 
     def _heal(
         self, state: _State, shard: int, problem: SynthshardsError, before: tuple[Path | None, Stamp | None]
@@ -281,10 +281,11 @@ class Shards:
         # In a store that fails, the file may be as it should be.
         repair = self._mode == "rewrite" and (isinstance(problem, DataError) or folder.is_local)
         try:
+            reader = generated(self._stored, shard)
             obstacle = rewrite(self._stored, shard) if repair else "nothing was written"
             if repair:
                 self._proved.add(shard)
-            reader = self._generated(shard)
+            self._prove(shard, reader)
         except DataError as error:
             raise type(error)(f"{line}; {error}") from None
         if shard not in self._warned:
