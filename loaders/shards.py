@@ -263,7 +263,7 @@ class Shards:
     # Healing ----------------------------------------------------------------------------------------------------------
 
     def _prove(self, shard: int, reader: Generated) -> None:
-        """Raise `DataError` unless the rows are those of the manifest; once found to be, they are not looked at again."""
+        """Raise `DataError` unless the rows are those of the manifest. That they are is found out once."""
         if shard not in self._proved:
             reader.prove()
             self._proved.add(shard)
