@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import packed, peeking, tiny_gpt2
+from oracles import packed, peeking, taught
 from torch import Tensor
 
 from synthshards import DepoTask
 from synthshards.errors import UsageError
 from synthshards.train.generation import generate
 from synthshards.train.metrics import METRICS, PACKED_METRICS, Options, eval_rows
-from synthshards.train.metrics.common import mean_and_error, row_windows
+from synthshards.train.metrics.common import mean_and_error
 from synthshards.train.metrics.depo import measure, measure_windows
 
 ANS, V = 18, 3
@@ -85,15 +85,7 @@ def test_the_answer_mark_counts_as_a_token_alone() -> None:
 @cache
 def learned() -> Any:
     """A model that has learned what an answer looks like, and guesses."""
-    model = tiny_gpt2(VOCAB, spread=0.02, dropout=0.0)
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    for step in range(120):
-        window = next(row_windows(TASK.batch(1, "train", 16 * step, 16).rows(), 10_000))
-        loss = model(input_ids=window["input_ids"], labels=window["labels"]).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model
+    return taught(TASK, VOCAB, 120)
 
 
 def test_teacher_forced_is_greedy_generation() -> None:
