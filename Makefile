@@ -40,7 +40,7 @@ types: dev
 
 # The models and generation on the oldest transformers they support, in an environment of its own.
 TF4 := .venv-tf4
-TF4_TESTS := $(wildcard tests/test_recurrent_olmo3.py tests/test_recurrence.py tests/test_canon.py tests/test_models.py tests/test_generation.py)
+TF4_TESTS := $(wildcard $(patsubst %,tests/test_%.py,recurrent_olmo3 recurrence canon models pretrained forward generation))
 
 $(TF4)/.ready: pyproject.toml constraints.txt
 	test -x $(TF4)/bin/python || $(PYTHON) -m venv $(TF4)

@@ -25,6 +25,22 @@ OLMO3 = {
     "eos_token_id": 1,
 }
 
+#: Tiny options of each model that `build_model` makes from random weights.
+TINY: dict[str, dict[str, Any]] = {
+    "tiny_gpt2": {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_head": 4},
+    "llama": {
+        "size": "2L32D", "head_dim": 8, "vocab_size": 64, "max_position_embeddings": 64, "intermediate_size": 48,
+        "canon": "ABCD", "initializer_range": 0.2,
+    },
+    "recurrent_olmo3": {
+        "hf": {
+            "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 64,
+            "eos_token_id": 1, "initializer_range": 0.2,
+        },
+        "recurrent": {"num_loops": 2},
+    },
+}  # fmt: skip
+
 
 def recurrent(seed: int = 0, **options: Any) -> RecurrentOlmo3ForCausalLM:
     """A recurrent model in evaluation mode; weights wide enough for its options to matter."""
@@ -83,3 +99,13 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    """A copy of every weight by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two sets of weights are equal."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

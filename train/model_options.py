@@ -162,6 +162,11 @@ class RecurrentOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fie
     poisson_mode_offset: Annotated[float, Meta(ge=0)] = 0.001
     act: ActOptions = ActOptions()
 
+    @property
+    def blind(self) -> bool:
+        """Whether the loop starts from noise and nothing brings the input in."""
+        return self.random_init_loop_state and not self.inject_input_each_step and self.loop_attention_mode == "self"
+
 
 class RecurrentOlmo3Options(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Olmo3 whose middle layers run several times.

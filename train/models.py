@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,12 +75,21 @@ def build_model(
         UsageError: an unknown name or option, an illegal value or combination, a vocabulary or context too small.
             All are found before a weight is made.
 
+    Warns:
+        UserWarning: a recurrent model whose output cannot depend on its input.
+
     >>> build_model("tiny_gpt2", {"n_embd": 16, "n_layer": 1}).model.num_parameters()
     196992
     """
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise UsageError(f"seed={seed!r} is not legal; legal: int 0..2^64-1")
     parsed = parse_options(name, options)
+    if isinstance(parsed, RecurrentOlmo3Options) and parsed.recurrent.blind:
+        warnings.warn(
+            "recurrent_olmo3: with random_init_loop_state alone the loop never sees the input; "
+            "set inject_input_each_step=true or loop_attention_mode=cross, too",
+            stacklevel=2,
+        )
     config = _config(parsed, seed)
     vocab_size, context = int(config.vocab_size), getattr(config, "max_position_embeddings", None)
     check_fits(parsed, vocab_size, context, task=task, largest_id=largest_id, longest_row=longest_row)
