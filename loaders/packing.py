@@ -5,8 +5,8 @@ belongs to lane u mod P. Where a lane stands is two numbers: n, its next row, an
 
 - ``concat``: rows end to end, cut at the window. Carry: tokens of row n that are already given.
 - ``paper`` (Part 4.1): a window starts with a fresh row, and what does not fit of its last row is cut. No carry.
-- ``best-fit``: row n, then again and again the longest of the next 31 rows that is untaken and fits (the first among
-  equals), until none fits. Carry: which of the rows n .. n+31 are taken, a bit each.
+- ``best-fit``: row n, then again and again the longest untaken one that fits (the first among equals) of the 32 rows
+  from the first untaken one on, until none fits. Carry: which of the rows n .. n+31 are taken, a bit each.
 
 A row longer than a window is cut by ``paper`` and ``best-fit``, and goes on in the next window with ``concat``.
 
@@ -53,26 +53,24 @@ def _choose(mode: Any, seq_len: Any, n: Any, carry: Any, rows: Any, held: Any, l
     """
     if n >= rows:
         return _OVER, 0, n, carry
+    if n >= held:
+        return _SHORT, 0, n, carry
     room, count = seq_len, 0
     if mode == _BEST_FIT:
-        if held < min(rows, n + LOOK):
-            return _SHORT, 0, n, carry
-        take = min(lengths[n], room)
-        pieces[0, 0], pieces[0, 1], pieces[0, 2] = n, 0, take
-        room, count = room - take, 1
-        carry |= _1
-        while room > 0:
+        best = n  # the first row, which stands to be taken
+        while best >= 0:
+            take = min(lengths[best], room)
+            pieces[count, 0], pieces[count, 1], pieces[count, 2] = best, 0, take
+            room, count = room - take, count + 1
+            carry |= _1 << (best - n)
+            while carry & _1:
+                n, carry = n + 1, carry >> _1
+            if room > 0 and held < min(rows, n + LOOK):
+                return _SHORT, 0, n, carry
             best, longest = -1, 0
-            for i in range(1, min(LOOK, rows - n)):
-                if not (carry >> i) & _1 and longest < lengths[n + i] <= room:
-                    best, longest = i, lengths[n + i]
-            if best < 0:
-                break
-            pieces[count, 0], pieces[count, 1], pieces[count, 2] = n + best, 0, longest
-            room, count = room - longest, count + 1
-            carry |= _1 << best
-        while carry & _1:
-            n, carry = n + 1, carry >> _1
+            for i in range(n, min(n + LOOK, rows) if room > 0 else n):
+                if not (carry >> (i - n)) & _1 and longest < lengths[i] <= room:
+                    best, longest = i, lengths[i]
         return _DONE, count, n, carry
     while room > 0 and n < rows:
         if n >= held:

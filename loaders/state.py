@@ -55,13 +55,13 @@ class Stand:
         Raises:
             UsageError: not such a dict.
         """
-        fields = _fields(value, {"count": int, "least": int, "at": str}, "state['lanes']")
+        fields = _fields(value, {"count": int, "least": int, "at": str}, "state['stands']")
         try:
             pairs = np.frombuffer(base64.b64decode(fields["at"], validate=True), "<u4").astype(np.int64)
         except ValueError:
             pairs = np.empty(0, np.int64)
         if pairs.size != 2 * fields["count"] or fields["count"] < 1 or fields["least"] < 0:
-            raise UsageError("state['lanes']['at'] does not hold two numbers a lane: the state is damaged")
+            raise UsageError("state['stands']['at'] does not hold two numbers a lane: the state is damaged")
         pairs = pairs.reshape(-1, 2)
         known = np.flatnonzero((pairs != _UNKNOWN).any(axis=1))
         at = pairs[known]
@@ -109,7 +109,7 @@ def to_json(described: Mapping[str, Any], position: Position) -> dict[str, Any]:
     """The state of a stream."""
     state = {"version": VERSION, **described, "epoch": position.epoch, "unit": position.unit}
     if position.stands:
-        state["lanes"] = [stand.to_json() for stand in position.stands]
+        state["stands"] = [stand.to_json() for stand in position.stands]
     return state
 
 
@@ -141,7 +141,7 @@ def from_json(
         return position, known
     types: dict[str, type] = {"version": int, **dict.fromkeys(described, object), "epoch": int, "unit": int}
     if packed:
-        types["lanes"] = list
+        types["stands"] = list
     fields = _fields(states, types, "state")
     if fields["version"] != VERSION:
         raise UsageError(f"state['version'] is {fields['version']!r}; legal: {VERSION}")
@@ -153,9 +153,9 @@ def from_json(
             raise UsageError(f"a state of another stream: its {name} is {fields[name]!r}, this stream's is {value!r}")
     if fields["epoch"] < 0 or not 0 <= fields["unit"] < 1 << 62:
         raise UsageError(f"state: epoch {fields['epoch']}, unit {fields['unit']}; legal: 0 or more")
-    stands = [Stand.from_json(value) for value in fields.get("lanes", [])]
+    stands = [Stand.from_json(value) for value in fields.get("stands", [])]
     if packed and len(stands) != components:
-        raise UsageError(f"state['lanes'] is of {len(stands)} datasets, this stream has {components}")
+        raise UsageError(f"state['stands'] is of {len(stands)} datasets, this stream has {components}")
     return Position(fields["epoch"], fields["unit"], stands), {name: fields[name] for name in described}
 
 

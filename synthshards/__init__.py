@@ -66,7 +66,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'synthshards' has no attribute {name!r}")
-    value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    try:
+        value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        raise ImportError(f"{name} needs torch; install it with: pip install 'synthshards[torch]'") from None
     globals()[name] = value
     return value
 

@@ -20,6 +20,7 @@ FLOORS = {
 OPTIONAL = {
     "synthshards/inspect.py": {"transformers"},
     "synthshards/subwords.py": {"tokenizers"},
+    "loaders/tokens.py": {"tokenizers", "transformers"},
     "synthshards/storage_remote.py": {"fsspec"},
     "synthshards/storage_s3.py": {"botocore"},
     "pipelines/ray_executor.py": {"ray"},
