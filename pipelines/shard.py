@@ -92,8 +92,8 @@ def batch_counts(batch: RaggedBatch) -> Counts:
     """`tokens` and `loss_tokens` of token rows, `characters` of text rows."""
     if "input_ids" in batch.columns:
         return {"tokens": len(batch.input_ids), "loss_tokens": int(np.count_nonzero(batch.loss_mask))}
-    # A UTF-8 character has one byte that is not a continuation byte (10xxxxxx).
-    return {"characters": int(np.count_nonzero((batch.text & 0xC0) != 0x80))}
+    # A UTF-8 character has one byte that is not a continuation byte (10xxxxxx, at most -65 as a signed number).
+    return {"characters": int(np.count_nonzero(batch.text.view(np.int8) > -65))}
 
 
 def thread_buffers() -> Buffers:

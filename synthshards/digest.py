@@ -41,8 +41,10 @@ class ContentDigest:
         assert batch.kinds == self._columns, "schema of the batch differs from the digest's"
         self._rows += len(batch)
         for name, column in batch.columns.items():
-            if name in self._lengths:
-                self._lengths[name].update(column.lengths().astype("<u4").data)
+            if column.offsets is not None:
+                ends = column.offsets
+                lengths = np.subtract(ends[1:], ends[:-1], dtype="<u4", casting="unsafe")
+                self._lengths[name].update(lengths.data)
             values = np.ascontiguousarray(column.values, dtype=KINDS[column.kind])
             self._values[name].update(values.view(np.uint8).data)
 

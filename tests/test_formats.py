@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from format_rows import column, digest, encode, every_kind, same, strings, text_batch, token_batch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synthshards.errors import UsageError
@@ -156,10 +156,67 @@ def test_pyarrow_reads_every_kind_of_our_parquet(rows: int) -> None:
 
 def test_a_page_is_the_one_that_the_docstring_shows() -> None:
     example = Column("list<uint16>", np.array([7, 9, 7, 9, 7, 7], np.uint16), np.array([0, 3, 6]))
-    page, levels, encoding, dictionary = pages.PageWriter().encode(example)
-    assert page.tobytes().hex(" ") == "08 00 00 00 02 00 04 01 02 00 04 01 02 00 00 00 0c 01 02 03 44 00"
-    assert dictionary is not None
-    assert (levels, encoding, dictionary.tolist()) == (6, pages.RLE_DICTIONARY, [7, 9])
+    made = pages.PageWriter().encode(example)
+    assert made.page.tobytes().hex(" ") == "08 00 00 00 02 00 04 01 02 00 04 01 02 00 00 00 0c 01 02 03 44 00"
+    assert made.dictionary is not None
+    assert (made.levels, made.encoding, made.distinct) == (6, pages.RLE_DICTIONARY, 2)
+    assert made.dictionary.tobytes().hex(" ") == "07 00 00 00 09 00 00 00"
+
+
+def short_strings(rows: int, distinct: int, longest: int, seed: int = 0) -> Column:
+    """Rows of some different short strings of 0..longest bytes, many of them alike at both ends."""
+    rng = np.random.default_rng(seed)
+    known = [""] + [f"{'ab' * 9}{i:04d}{'é' * (i % 3)}{'ba' * 9}"[: i % (longest + 1)] for i in range(1, distinct)]
+    known = [f"{text}{i}" if text in known[:i] else text for i, text in enumerate(known)]
+    return strings([known[i] for i in rng.integers(0, distinct, rows)])
+
+
+@pytest.mark.parametrize("longest", [3, 7, 8, 17, 45])
+@pytest.mark.parametrize("distinct", [1, 2, 5, 255, 257, 600, 3000])
+@pytest.mark.parametrize("compression", FORMATS["parquet"].COMPRESSIONS)
+def test_pyarrow_reads_strings_that_repeat(compression: str, distinct: int, longest: int) -> None:
+    batch = RaggedBatch({"x": short_strings(1500, distinct, longest)})
+    data = encode(FORMATS["parquet"], batch, compression)
+    same(FORMATS["parquet"].Reader(data, batch.kinds).read(0, 1500), batch)
+    file = pq.ParquetFile(pa.BufferReader(data))
+    assert file.read().column("x").to_pylist() == batch.columns["x"].tolist()
+    found = file.metadata.row_group(0).column(0)
+    numbered = len(set(batch.slice(0, 1024).columns["x"].tolist())) <= 768
+    assert ("RLE_DICTIONARY" in found.encodings) == numbered
+    assert found.compression == ("UNCOMPRESSED" if numbered or compression == "none" else compression.upper())
+
+
+@settings(max_examples=100, deadline=None)
+@example(texts=["a" * (i % 40) for i in range(90)])
+@given(texts=st.lists(st.text("ab", max_size=20), min_size=1, max_size=60))
+def test_strings_are_told_apart(texts: list[str]) -> None:
+    made = pages.PageWriter().encode(strings(texts))
+    distinct = list(dict.fromkeys(texts))
+    if made.dictionary is None:
+        assert len(distinct) > len(texts) * 3 // 4
+        return
+    assert made.dictionary.tobytes() == b"".join(len(t).to_bytes(4, "little") + t.encode() for t in distinct)
+    found = pages.decode("string", len(texts), made.page, made.encoding, made.dictionary, made.distinct)
+    assert found.tolist() == texts
+
+
+def test_facts_take_the_fewest_bits_and_tokens_a_byte() -> None:
+    values = np.arange(4096) % 100
+    writer = pages.PageWriter()
+    facts = writer.encode(Column("uint16", values[:1024].astype(np.uint16))).page
+    assert (facts[0], len(facts)) == (7, 3 + 1024 * 7 // 8)
+    offsets = np.arange(1025) * 4
+    tokens = writer.encode(Column("list<uint16>", values.astype(np.uint16), offsets)).page
+    assert tokens[-4096:].tolist() == values.tolist()
+    positions = writer.encode(Column("list<int32>", values.astype(np.int32), offsets)).page
+    assert len(tokens) - len(positions) == 4096 // 8
+
+
+def test_facts_are_not_compressed() -> None:
+    batch = text_batch(1024)
+    file = pq.ParquetFile(pa.BufferReader(encode(FORMATS["parquet"], batch, "zstd")))
+    chunks = [file.metadata.row_group(0).column(i) for i in range(file.metadata.num_columns)]
+    assert {chunk.path_in_schema.split(".")[0] for chunk in chunks if chunk.compression == "ZSTD"} == {"text"}
 
 
 # WebDataset: the whole archive, judged by Python's tarfile and NumPy.

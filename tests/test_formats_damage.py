@@ -142,7 +142,7 @@ def test_damage_is_a_data_error_or_other_rows_and_nothing_else(name: str, compre
     [
         ("02 03 44 00", "07 00 00 00 09 00 01 00"),  # 65,545 is no uint16
         ("02 03 84 00", "07 00 00 00 09 00 00 00"),  # index 2 of a dictionary of two
-        ("03 03 44 00", "07 00 00 00 09 00 00 00"),  # three bits an index
+        ("03 03 44 00", "07 00 00 00 09 00 00 00"),  # three bits an index, and two bytes
         ("02 05 44 00", "07 00 00 00 09 00 00 00"),  # two groups of eight
         ("02 03 44", "07 00 00 00 09 00 00 00"),
         ("02 03 44 00", "07 00 00 00 09 00 00"),
@@ -158,7 +158,7 @@ def test_damaged_values_of_a_page_are_refused(page: str, dictionary: str | None)
         content = np.frombuffer(bytes.fromhex(levels + page), np.uint8)
         distinct = np.frombuffer(bytes.fromhex(dictionary), np.uint8) if dictionary else None
         encoding = pages.RLE_DICTIONARY if dictionary else pages.PLAIN
-        return pages.decode("list<uint16>", 2, content, encoding, distinct).tolist()
+        return pages.decode("list<uint16>", 2, content, encoding, distinct, 2).tolist()
 
     assert decode(levels, "02 03 44 00", good) == [[7, 9, 7], [9, 7, 7]]
     with pytest.raises(DataError):
@@ -179,3 +179,29 @@ def test_damaged_values_of_a_page_are_refused(page: str, dictionary: str | None)
             decode(broken, "02 03 44 00", good)
         with pytest.raises(DataError):
             decode(broken, "", None)
+
+
+@pytest.mark.parametrize(
+    ("page", "dictionary", "distinct"),
+    [
+        ("02 03 84 00", "01 00 00 00 61 02 00 00 00 62 63", 2),  # string 2 of two
+        ("02 03 44 00", "01 00 00 00 61 03 00 00 00 62 63", 2),  # a string that is longer than what is there
+        ("02 03 44 00", "01 00 00 00 61 02 00 00 00 62 63 64", 2),
+        ("02 03 44 00", "01 00 00 00 61 02 00 00 00 62 63", 3),
+        ("02 03 44 00", "01 00 00 00 61 02 00 00 00 62 63", 1 << 40),
+        ("02 03 44 00", "01 00 00 00 61 02 00 00 00 ff 63", 2),  # not UTF-8
+        ("00 03", "01 00 00 00 61 02 00 00 00 62 63", 2),
+        ("11 03 44 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00", "01 00 00 00 61 02 00 00 00 62 63", 2),
+        ("", "01 00 00 00 61 02 00 00 00 62 63", 2),
+    ],
+)
+def test_damaged_dictionaries_of_strings_are_refused(page: str, dictionary: str, distinct: int) -> None:
+    def decode(page: str, dictionary: str, distinct: int) -> list[str]:
+        content, known = (np.frombuffer(bytes.fromhex(part), np.uint8) for part in (page, dictionary))
+        return pages.decode("string", 8, content, pages.RLE_DICTIONARY, known, distinct).tolist()
+
+    good = "01 00 00 00 61 02 00 00 00 62 63"
+    assert decode("02 03 44 00", good, 2) == ["a", "bc", "a", "bc", "a", "a", "a", "a"]
+    assert decode("03 03 08 02 00", good, 2) == ["a", "bc", "a", "bc", "a", "a", "a", "a"], "any number of bits is read"
+    with pytest.raises(DataError):
+        decode(page, dictionary, distinct)

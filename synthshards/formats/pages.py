@@ -10,119 +10,46 @@ values; RLE levels), so every reader understands it. The list column ``[7, 9, 7]
     definition levels  02 00 00 00 | 0c 01                        six elements that are there (0 is an empty list)
     indices            02 | 03 | 44 00                            bits an index; one bit-packed run: 1 group of eight
 
-Indices take a byte or two where Parquet would let them take the fewest bits: that is faster on both sides, and smaller
-after zstd, which then sees tokens. Only alphabets of up to four values take two bits (Lano: 15% smaller).
+Indices of tokens take a byte or two where Parquet would let them take the fewest bits: that is faster on both sides,
+and smaller after zstd, which then sees tokens. Only alphabets of up to four values take two bits (Lano: 15% smaller).
+Facts of a row, positions and short strings (200 birth cities, say) follow one another at random: they take the fewest
+bits, and a compressor would find little more in them.
 https://parquet.apache.org/docs/file-format/data-pages/encodings/ is the specification.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from ..errors import DataError
-from ..kernel import kernel
-from ..ragged import KINDS, Column, offsets_of
+from ..ragged import BLOCK_ROWS, KINDS, Column, offsets_of
 from .convert import check_text
+from .indices import damaged, index_head, look_up, number, pack, room, unpacked
 from .levels import read_levels, write_levels
-from .memory import copy_bytes
-from .thrift import varint
+from .strings import look_up_strings, number_strings, read_strings, string_lengths, write_strings
 
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8  # Encoding
+#: Bytes of a string in the mean, above which no dictionary is tried.
+_SHORT = 64
 
 
-@kernel
-def _number(values: np.ndarray, codes: np.ndarray, out: np.ndarray, distinct: np.ndarray) -> int:
-    """Number the values in order of first appearance.
+class Encoded(NamedTuple):
+    """The pages of one column of a row group, before compression.
 
-    Args:
-        values: uint16 [n].
-        codes: uint16 [65536], all zero, and again so on return.
-        out: uint8 or uint16 [n], filled with the number of each value.
-        distinct: uint16 [limit], filled with the value of each number.
-
-    Returns:
-        how many distinct values there are, or -1 if more than `limit`.
+    Attributes:
+        page: uint8, the data page, valid until the next call.
+        levels: number of levels, that of the values and empty lists.
+        encoding: of the values, PLAIN or RLE_DICTIONARY.
+        dictionary: uint8, the dictionary page's plain values, where the encoding is RLE_DICTIONARY.
+        distinct: the number of these.
     """
-    found = 0
-    for i in range(len(values)):
-        value = values[i]
-        code = codes[value]
-        if code == 0:
-            if found == len(distinct):
-                found = -1
-                break
-            distinct[found] = value
-            found += 1
-            code = np.uint16(found)
-            codes[value] = code
-        out[i] = code - 1
-    for i in range(len(distinct) if found < 0 else found):
-        codes[distinct[i]] = 0
-    return found
 
-
-@kernel
-def _pack(indices: np.ndarray) -> int:
-    """Pack indices below 4 (uint8 [8 n]) in place, four a byte, the first in the lowest bits; return the bytes used."""
-    for i in range(len(indices) // 4):
-        a, b, c, d = indices[4 * i], indices[4 * i + 1], indices[4 * i + 2], indices[4 * i + 3]
-        indices[i] = a | b << 2 | c << 4 | d << 6
-    return len(indices) // 4
-
-
-@kernel
-def _unpack(packed: np.ndarray) -> np.ndarray:
-    """The inverse: uint8, four for each byte of `packed`."""
-    indices = np.empty(4 * len(packed), np.uint8)
-    for i in range(len(packed)):
-        for j in range(4):
-            indices[4 * i + j] = packed[i] >> (2 * j) & 3
-    return indices
-
-
-@kernel
-def _look_up(indices: np.ndarray, dictionary: np.ndarray, out: np.ndarray) -> bool:
-    """out[i] = dictionary[indices[i]]; False if an index is out of range."""
-    right = True
-    for i in range(len(out)):
-        index = indices[i]
-        if index < len(dictionary):
-            out[i] = dictionary[index]
-        else:
-            right = False
-    return right
-
-
-@kernel
-def _write_strings(data: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> None:
-    """Each row's bytes with their length (uint32) before them; `data` and `out` are uint8."""
-    at = 0
-    for row in range(len(offsets) - 1):
-        start, length = offsets[row], offsets[row + 1] - offsets[row]
-        for i in range(4):
-            out[at + i] = length >> (8 * i) & 0xFF
-        copy_bytes(out, at + 4, data, start, length)
-        at += 4 + length
-
-
-@kernel
-def _read_strings(data: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> bool:
-    """The inverse: fills offsets (int64 [rows + 1]) and out (uint8); False unless `data` is exactly so many strings."""
-    at = 0
-    offsets[0] = 0
-    for row in range(len(offsets) - 1):
-        if at + 4 > len(data):
-            return False
-        length = 0
-        for i in range(4):
-            length |= int(data[at + i]) << (8 * i)
-        at += 4
-        if at + length > len(data) or offsets[row] + length > len(out):
-            return False
-        copy_bytes(out, offsets[row], data, at, length)
-        offsets[row + 1] = offsets[row] + length
-        at += length
-    return at == len(data)
+    page: np.ndarray
+    levels: int
+    encoding: int
+    dictionary: np.ndarray | None = None
+    distinct: int = 0
 
 
 class PageWriter:
@@ -131,52 +58,88 @@ class PageWriter:
     def __init__(self) -> None:
         self._page = np.empty(0, np.uint8)
         self._codes = np.zeros(1 << 16, np.uint16)
+        self._slots = np.empty(2 * BLOCK_ROWS, np.uint16)
+        self._rows = np.arange(BLOCK_ROWS)
 
-    def encode(self, column: Column) -> tuple[np.ndarray, int, int, np.ndarray | None]:
-        """The page of a column.
-
-        Returns:
-            its bytes (uint8, valid until the next call), its number of levels, the encoding of its values, and the
-            dictionary (int32 or int64) if that is RLE_DICTIONARY.
-        """
+    def encode(self, column: Column) -> Encoded:
+        """The pages of a column of at most 1,024 rows."""
         capacity = 24 * len(column) + 8 * len(column.values) + 64
         if len(self._page) < capacity:
             self._page = np.empty(capacity, np.uint8)
-        page, at, levels = self._page, 0, len(column)
+        if column.kind == "string":
+            return self._encode_strings(column)
+        page, at, levels, values = self._page, 0, len(column), column.values
         if column.kind.startswith("list<"):
             at, levels = write_levels(column.offsets, page)
-        if column.kind == "string":
-            _write_strings(column.values, column.offsets, page)
-            return page[: len(column.values) + 4 * len(column)], levels, PLAIN, None
-        size, dictionary = self._encode_dictionary(column.values, at)
-        if dictionary is not None:
-            return page[: at + size], levels, RLE_DICTIONARY, dictionary
-        plain = _plain(column.values)
+        if _may_be_numbered(values):
+            short = values.astype(np.uint16, copy=False)
+            write = self._number_tokens if holds_tokens(column.kind) else self._number_facts
+            end, distinct = write(short, at)
+            if len(distinct):
+                known = distinct.astype(_stored(values.dtype)).view(np.uint8)
+                return Encoded(page[:end], levels, RLE_DICTIONARY, known, len(distinct))
+        plain = _plain(values)
         page[at : at + len(plain)] = plain
-        return page[: at + len(plain)], levels, PLAIN, None
+        return Encoded(page[: at + len(plain)], levels, PLAIN)
 
-    def _encode_dictionary(self, values: np.ndarray, at: int) -> tuple[int, np.ndarray | None]:
-        """Write indices at byte `at` of the page; return their size and the dictionary, None if there are too many."""
+    def _number_tokens(self, values: np.ndarray, at: int) -> tuple[int, np.ndarray]:
+        """Write indices of a byte or two at byte `at` of the page; their end, and the dictionary (empty: too large)."""
         count = len(values)
-        if values.dtype == np.bool_ or count == 0:
-            return 0, None
-        if values.dtype != np.uint16 and (values.min() < 0 or values.max() > 0xFFFF):
-            return 0, None
-        short = values.astype(np.uint16, copy=False)
-        run = varint(-(-count // 8) << 1 | 1)  # groups of eight, bit-packed
+        begin = at + len(index_head(count, 0))
         for bits, limit in ((8, 256), (16, 0xFFFF)):
             distinct = np.empty(min(limit, count // 3), np.uint16)  # beyond a third, plain values are about as small
-            indices = np.ndarray(-(-count // 8) * 8, f"<u{bits // 8}", self._page.data, at + 1 + len(run))
-            found = _number(short, self._codes, indices[:count], distinct)
+            indices = np.ndarray(-(-count // 8) * 8, f"<u{bits // 8}", self._page.data, begin)
+            found = number(values, self._codes, indices[:count], distinct)
             if found <= 0:
                 continue
             indices[count:] = 0
             if found <= 4:
                 bits = 2
-                indices = indices[: _pack(indices)]
-            self._page[at : at + 1 + len(run)] = np.frombuffer(bytes((bits,)) + run, np.uint8)
-            return 1 + len(run) + indices.nbytes, distinct[:found].astype(_stored(values.dtype))
-        return 0, None
+                indices = indices[: pack(indices, np.uint64(bits), indices)]
+            self._page[at:begin] = index_head(count, bits)
+            return begin + indices.nbytes, distinct[:found]
+        return at, values[:0]
+
+    def _number_facts(self, values: np.ndarray, at: int) -> tuple[int, np.ndarray]:
+        """The same in the fewest bits."""
+        distinct, codes = np.empty(min(0xFFFF, len(values) // 3), np.uint16), room(len(values))
+        found = number(values, self._codes, codes[: len(values)], distinct)
+        return (self._put(codes, len(values), found, at) if found > 0 else at), distinct[: max(found, 0)]
+
+    def _encode_strings(self, column: Column) -> Encoded:
+        count, data, offsets = len(column), column.values, column.offsets
+        # Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
+        firsts = np.empty(count * 3 // 4 if len(data) < _SHORT * count else 0, np.int64)
+        codes = room(count)
+        found = number_strings(data, offsets, self._slots, codes, firsts)
+        if found <= 0:
+            size = write_strings(data, offsets, self._rows[:count], self._page)
+            return Encoded(self._page[:size], count, PLAIN)
+        size = write_strings(data, offsets, firsts[:found], self._page)
+        end = self._put(codes, count, found, size)
+        return Encoded(self._page[size:end], count, RLE_DICTIONARY, self._page[:size], found)
+
+    def _put(self, codes: np.ndarray, count: int, distinct: int, at: int) -> int:
+        """Write `codes` in the fewest bits at byte `at` of the page; their end."""
+        bits = max(1, (distinct - 1).bit_length())
+        head = index_head(count, bits)
+        begin = at + len(head)
+        self._page[at:begin] = head
+        codes[count:] = 0
+        return begin + int(pack(codes, np.uint64(bits), self._page[begin:]))
+
+
+def holds_tokens(kind: str) -> bool:
+    """Whether a compressor finds something in a column's numbers, because they follow one another as tokens do."""
+    return kind.startswith(("list<uint", "list<bool"))
+
+
+def _may_be_numbered(values: np.ndarray) -> bool:
+    if values.dtype == np.bool_ or len(values) == 0:
+        return False
+    if values.dtype in (np.uint8, np.uint16):
+        return True
+    return int(values.max()) <= 0xFFFF and int(values.min()) >= 0
 
 
 def _stored(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
@@ -192,73 +155,78 @@ def _plain(values: np.ndarray) -> np.ndarray:
     return values.astype(_stored(values.dtype)).view(np.uint8)
 
 
-def decode(kind: str, rows: int, page: np.ndarray, encoding: int, dictionary: np.ndarray | None) -> Column:
-    """The column of `rows` rows that a page holds.
+def decode(
+    kind: str, rows: int, page: np.ndarray, encoding: int, dictionary: np.ndarray | None, distinct: int
+) -> Column:
+    """The column of `rows` rows that pages hold.
 
     Args:
-        page: uint8, what `PageWriter.encode` returned; dictionary: uint8, likewise.
+        page, encoding, dictionary, distinct: as `PageWriter.encode` gave them.
 
     Raises:
-        DataError: the page is not one that `PageWriter` writes.
+        DataError: the pages are none that `PageWriter` writes.
     """
+    if encoding != (PLAIN if dictionary is None else RLE_DICTIONARY):
+        raise damaged("encoding")
+    if kind == "string":
+        if dictionary is None:
+            return _decode_strings(rows, page)
+        return _look_up_strings(unpacked(page, rows), _decode_strings(distinct, dictionary))
     offsets = None
     count, at = rows, 0
-    if kind == "string":
-        return _decode_strings(rows, page)
     if kind.startswith("list<"):
         lengths = np.empty(rows, np.int64)
         at = read_levels(page, lengths)
         if at < 0:
-            raise _damaged("levels")
+            raise damaged("levels")
         offsets = offsets_of(lengths)
         count = int(offsets[-1])
     dtype = KINDS[kind]
     values = page[at:]
-    if encoding == RLE_DICTIONARY and dictionary is not None:
-        return Column(kind, _decode_dictionary(values, count, _narrow(dictionary, dtype)), offsets)
-    if encoding != PLAIN:
-        raise _damaged("encoding")
+    if dictionary is not None:
+        known = _narrow(dictionary, dtype)
+        if len(known) != distinct:
+            raise damaged("dictionary")
+        out = np.empty(count, dtype)
+        if not look_up(unpacked(values, count), known, out):
+            raise damaged("indices")
+        return Column(kind, out, offsets)
     if dtype == np.bool_:
         if len(values) != -(-count // 8):
-            raise _damaged("values")
+            raise damaged("values")
         return Column(kind, np.unpackbits(values, count=count, bitorder="little").view(np.bool_), offsets)
     if len(values) != count * _stored(dtype).itemsize:
-        raise _damaged("values")
+        raise damaged("values")
     return Column(kind, _narrow(values, dtype), offsets)
 
 
 def _decode_strings(rows: int, page: np.ndarray) -> Column:
-    values = np.empty(max(len(page) - 4 * rows, 0), np.uint8)
+    if 4 * rows > len(page):
+        raise damaged("strings")
+    values = np.empty(len(page) - 4 * rows, np.uint8)
     offsets = np.empty(rows + 1, np.int64)
-    if not _read_strings(page, offsets, values):
-        raise _damaged("strings")
+    if not read_strings(page, offsets, values):
+        raise damaged("strings")
     column = Column("string", values, offsets)
     check_text(column)
     return column
 
 
-def _decode_dictionary(values: np.ndarray, count: int, dictionary: np.ndarray) -> np.ndarray:
-    head = varint(-(-count // 8) << 1 | 1)
-    bits = int(values[0]) if len(values) else 0
-    packed = values[1 + len(head) :]
-    if bits not in (2, 8, 16) or values[1 : 1 + len(head)].tobytes() != head or len(packed) != -(-count // 8) * bits:
-        raise _damaged("indices")
-    out = np.empty(count, dictionary.dtype)
-    if not _look_up(_unpack(packed) if bits == 2 else packed.view(f"<u{bits // 8}"), dictionary, out):
-        raise _damaged("indices")
-    return out
+def _look_up_strings(codes: np.ndarray, dictionary: Column) -> Column:
+    offsets = np.empty(len(codes) + 1, np.int64)
+    if not string_lengths(codes, dictionary.offsets, offsets):
+        raise damaged("indices")
+    values = np.empty(offsets[-1], np.uint8)
+    look_up_strings(codes, dictionary.values, dictionary.offsets, offsets, values)
+    return Column("string", values, offsets)
 
 
 def _narrow(stored: np.ndarray, dtype: np.dtype[np.generic]) -> np.ndarray:
     """Numbers of their physical type (as uint8) in the column's dtype."""
     if len(stored) % _stored(dtype).itemsize:
-        raise _damaged("values")
+        raise damaged("values")
     wide = stored.view(_stored(dtype))
     narrow = wide.astype(dtype)
     if dtype.itemsize < 4 and not np.array_equal(narrow, wide):
-        raise _damaged("values")
+        raise damaged("values")
     return narrow
-
-
-def _damaged(what: str) -> DataError:
-    return DataError(f"not a readable Parquet file: unexpected {what} in a page")

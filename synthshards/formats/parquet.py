@@ -1,5 +1,7 @@
 """Parquet shards: one row group per 1,024 rows, one page a column in each (`pages`), no statistics, no page index.
 
+Compression is for tokens and texts; a row's other facts are in few bits as it is. Each column chunk says which it has.
+
 Writer and reader are our own (`pages` says why). The reader takes files of exactly this form only; everybody else's
 readers take them too. Names below are those of https://github.com/apache/parquet-format, ``parquet.thrift``.
 """
@@ -7,6 +9,7 @@ readers take them too. Names below are those of https://github.com/apache/parque
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from ..errors import DataError
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat
 from . import thrift
 from .convert import check_rows, empty_batch, reading
-from .pages import PLAIN, RLE, PageWriter, decode
+from .pages import PLAIN, RLE, PageWriter, decode, holds_tokens
 from .thrift import BINARY, FALSE, I8, I32, I64, LIST, STRUCT, Struct
 
 NAME = "parquet"
@@ -93,38 +96,34 @@ class Writer:
         for name in self._columns:
             plain_size, chunk = self._write_chunk(name, batch.columns[name])
             size += plain_size
-            chunks.append(((2, I64, 0), (3, STRUCT, chunk)))
+            chunks.append(chunk)
         group = (1, LIST, (STRUCT, chunks)), (2, I64, size), (3, I64, len(batch)), (6, I64, self._size - begin)
-        self._groups.append(group)
+        self._groups.append(thrift.encode(STRUCT, group))
         self._rows += len(batch)
 
-    def _write_chunk(self, name: str, column: Column) -> tuple[int, Struct]:
-        """Write the pages of one column of a row group; return its size before compression and its ColumnMetaData."""
-        page, levels, encoding, dictionary = self._pages.encode(column)
+    def _write_chunk(self, name: str, column: Column) -> tuple[int, bytes]:
+        """Write the pages of one column of a row group; return its size before compression and its ColumnChunk."""
+        made = self._pages.encode(column)
+        # Facts are in few bits, and too small for what a compressor's start costs.
+        texts = column.kind == "string" and made.dictionary is None
+        codec = self._codec if texts or holds_tokens(column.kind) else None
+        codec_id = _CODECS["none"] if codec is None else self._codec_id
         begin, size, tail = self._size, 0, []
-        if dictionary is not None:
-            header: Struct = ((1, I32, len(dictionary)), (2, I32, PLAIN))
-            size += self._write_page(_DICTIONARY_PAGE, dictionary.view(np.uint8), (7, STRUCT, header))
+        if made.dictionary is not None:
+            header = _header(7, ((1, I32, made.distinct), (2, I32, PLAIN)))
+            size += self._write_page(_DICTIONARY_PAGE, made.dictionary, codec, header)
             tail = [(11, I64, begin)]
         data_begin = self._size
-        header = ((1, I32, levels), (2, I32, encoding), (3, I32, RLE), (4, I32, RLE))
-        size += self._write_page(_DATA_PAGE, page, (5, STRUCT, header))
-        path = [name.encode()] + ([b"list", b"element"] if column.kind.startswith("list<") else [])
-        return size, (
-            (1, I32, _physical(column.kind if len(path) == 1 else column.kind[5:-1])),
-            (2, LIST, (I32, sorted({PLAIN, RLE, encoding}))),
-            (3, LIST, (BINARY, path)),
-            (4, I32, self._codec_id),
-            (5, I64, levels),
-            (6, I64, size),
-            (7, I64, self._size - begin),
-            (9, I64, data_begin),
-            *tail,
-        )
+        header = _header(5, ((1, I32, made.levels), (2, I32, made.encoding), (3, I32, RLE), (4, I32, RLE)))
+        size += self._write_page(_DATA_PAGE, made.page, codec, header)
+        sizes = ((5, I64, made.levels), (6, I64, size), (7, I64, self._size - begin), (9, I64, data_begin), *tail)
+        return size, _chunk_head(name, column.kind, made.encoding, codec_id) + thrift.encode_fields(sizes, 4) + b"\0\0"
 
-    def _write_page(self, kind: int, content: np.ndarray, header: tuple[int, int, Struct]) -> int:
-        """Write a PageHeader and the compressed content; return the size before compression."""
-        packed = content.tobytes() if self._codec is None else self._codec.compress(content)
+    def _write_page(
+        self, kind: int, content: np.ndarray, codec: pa.Codec | None, header: tuple[int, int, bytes]
+    ) -> int:
+        """Write a PageHeader and the content, compressed; return the size before compression."""
+        packed = content.tobytes() if codec is None else codec.compress(content)
         head = thrift.encode(STRUCT, ((1, I32, kind), (2, I32, len(content)), (3, I32, len(packed)), header))
         self._parts += [head, packed]
         self._size += len(head) + len(packed)
@@ -145,6 +144,26 @@ class Writer:
             ),
         )
         return pa.py_buffer(b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC]))
+
+
+@lru_cache(maxsize=256)
+def _header(field: int, struct: Struct) -> tuple[int, int, bytes]:
+    """The field of a PageHeader for its kind of page (of scalar columns the same again and again)."""
+    return field, STRUCT, thrift.encode(STRUCT, struct)
+
+
+@lru_cache(maxsize=256)
+def _chunk_head(name: str, kind: str, encoding: int, codec_id: int) -> bytes:
+    """A ColumnChunk as far as rows do not matter: up to the ColumnMetaData's type, encodings, path and codec."""
+    path = [name.encode()] + ([b"list", b"element"] if kind.startswith("list<") else [])
+    description = (
+        (1, I32, _physical(kind if len(path) == 1 else kind[5:-1])),
+        (2, LIST, (I32, sorted({PLAIN, RLE, encoding}))),
+        (3, LIST, (BINARY, path)),
+        (4, I32, codec_id),
+    )
+    opened = thrift.encode_fields(((2, I64, 0), (3, STRUCT, b"")))
+    return opened + thrift.encode_fields(description)
 
 
 def _codec(codec_id: int) -> pa.Codec | None:
@@ -198,9 +217,12 @@ class Reader:
 
     def _read_chunk(self, kind: str, rows: int, chunk: dict[int, Any]) -> Column:
         codec = _codec(chunk[4])
-        dictionary = self._read_page(_DICTIONARY_PAGE, chunk[11], codec)[1] if 11 in chunk else None
+        dictionary, distinct = None, 0
+        if 11 in chunk:
+            header, dictionary = self._read_page(_DICTIONARY_PAGE, chunk[11], codec)
+            distinct = header[7][1]
         header, page = self._read_page(_DATA_PAGE, chunk[9], codec)
-        return decode(kind, rows, page, header[5][2], dictionary)
+        return decode(kind, rows, page, header[5][2], dictionary, distinct)
 
     def _read_page(self, kind: int, at: int, codec: pa.Codec | None) -> tuple[dict[int, Any], np.ndarray]:
         """The PageHeader at byte `at`, and the page's content: uint8."""

@@ -1,6 +1,7 @@
 """Thrift's compact protocol, as much of it as Parquet's footer and page headers need: no negative numbers, no maps.
 
-A struct to write is a tuple of (field id, type, value) with ascending ids; a struct read is a dict of field id → value.
+A struct to write is a tuple of (field id, type, value) with ascending ids, or the bytes that it was encoded to before;
+a struct read is a dict of field id → value.
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md is the specification.
 
 >>> encode(STRUCT, ((1, I32, 2), (4, BINARY, b"ab"))).hex()
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Struct = tuple[tuple[int, int, Any], ...]
+Struct = tuple[tuple[int, int, Any], ...] | bytes
 TRUE, FALSE, I8, I16, I32, I64, BINARY, LIST, STRUCT = 1, 2, 3, 4, 5, 6, 8, 9, 12
 
 
@@ -43,15 +44,23 @@ def encode(kind: int, value: Any) -> bytes:
         head = bytes((count << 4 | element,)) if count < 15 else bytes((0xF0 | element,)) + varint(count)
         return head + b"".join([encode(element, item) for item in items])
     assert kind == STRUCT, kind
-    out, last = bytearray(), 0
-    for field, code, item in value:
+    return value if isinstance(value, bytes) else encode_fields(value) + b"\0"
+
+
+def encode_fields(fields: tuple[tuple[int, int, Any], ...], last: int = 0) -> bytes:
+    """Fields of a struct without its end; `last` is the id of the field before them."""
+    out = bytearray()
+    for field, code, item in fields:
         out.append(field - last << 4 | code)
-        if code in (I32, I64) and item < 0x40:  # most fields: worth a short way
-            out.append(item << 1)
+        last = field
+        if code in (I32, I64):  # most fields: worth a short way
+            item <<= 1
+            while item > 0x7F:
+                out.append(item & 0x7F | 0x80)
+                item >>= 7
+            out.append(item)
         elif code not in (TRUE, FALSE):
             out += encode(code, item)
-        last = field
-    out.append(0)
     return bytes(out)
 
 

@@ -133,6 +133,10 @@ class CapoTask(Task):
 
     @property
     def columns(self) -> dict[str, str]:
+        return dict(self._columns)
+
+    @cached_property
+    def _columns(self) -> dict[str, str]:
         head = {"text": "string", "person_id": "uint32", "exposure_idx": "uint16"}
         names = dict.fromkeys(("first_name", "middle_name", "last_name", "pronoun"), "string")
         if self.params.form == "biod":
@@ -201,11 +205,11 @@ class CapoTask(Task):
             **extra,
             **self._strings(tables, pieces, buffers),
         }
-        return RaggedBatch({name: columns[name] for name in self.columns})
+        return RaggedBatch({name: columns[name] for name in self._columns})
 
     def _strings(self, tables: Tables, pieces: np.ndarray, buffers: Buffers) -> dict[str, Column]:
         rows = len(pieces)
-        wanted = {name: piece for name, piece in _STRINGS.items() if name in self.columns}
+        wanted = {name: piece for name, piece in _STRINGS.items() if name in self._columns}
         room = (rows + 1) * WIDTH
         data = buffers.take("strings", len(wanted) * room, np.uint8)
         starts = np.arange(len(wanted)) * room
