@@ -17,8 +17,8 @@ from synthshards import DepoTask
 from synthshards.errors import UsageError
 from synthshards.train.generation import generate
 from synthshards.train.metrics import METRICS, PACKED_METRICS, Options, eval_rows
-from synthshards.train.metrics.common import mean_and_error
-from synthshards.train.metrics.depo import measure, measure_windows
+from synthshards.train.metrics.common import mean_and_error, split_windows
+from synthshards.train.metrics.depo import answers, measure, measure_windows
 
 ANS, V = 18, 3
 TASK = DepoTask(
@@ -151,6 +151,22 @@ def test_windows_count_every_whole_answer(carry: bool) -> None:
         cut += int((window["labels"] == ANS).sum()) - score.count
     assert count > 1000
     assert cut > 10, "some words were cut, and did not count"
+
+
+def test_a_cut_word_does_not_end_in_the_next_row() -> None:
+    ids = np.array([0, 1, 12, 5, ANS, 2, 0, 3, 12, 4, ANS, 1, 4, 0])
+    segments = np.array([1] * 6 + [2] * 8)
+    labels = np.where(np.isin(np.arange(14), [4, 5, 10, 11, 12]), ids, -100)
+    assert answers(TASK.params, ids, labels, segments).tolist() == [[11, 13]]
+
+
+def test_windows_go_through_the_model_in_small_batches() -> None:
+    window = packed(ROWS, 64)
+    parts = list(split_windows([window, window], 130))
+    assert {part["labels"].shape for part in parts} == {(2, 64)}
+    for name in ("input_ids", "labels", "segment_ids", "position_ids"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), torch.cat([window[name]] * 2))
+    assert len(list(split_windows([window], 10))) == len(window["labels"])
 
 
 def test_windows_score_as_rows_do() -> None:

@@ -13,7 +13,7 @@ from oracles import Oracle, packed, peeking, sure_of, tiny_llama
 from synthshards import ManoTask
 from synthshards.train.generation import generate
 from synthshards.train.metrics import METRICS, PACKED_METRICS, Options, eval_rows
-from synthshards.train.metrics.mano import measure, measure_windows
+from synthshards.train.metrics.mano import answers, measure, measure_windows
 
 TASK = ManoTask(L=10, qa=True, bos_token_id=4999)
 VOCAB = 5000 + 23
@@ -79,6 +79,12 @@ def test_windows_count_every_value_that_stands_with_its_mark(carry: bool) -> Non
         assert score.accuracy == 1.0
         cut += int(np.isin(ids[:, -1], [14, 15, 24, 25, 34, 35]).sum())
     assert cut, "some window ends with a mark, whose value is cut off"
+
+
+def test_the_token_behind_a_mark_that_ends_its_row_is_no_value() -> None:
+    ids = np.array([9999, 10, 1, 5001, 5002, 14, 9998, 11, 5, 5003, 5004, 15, 5007])
+    segments = np.array([1] * 6 + [2] * 7)
+    assert answers(ManoTask(L=3).params, ids, ids, segments).tolist() == [[12, 13]]
 
 
 def test_the_tables() -> None:

@@ -48,16 +48,10 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options 
     for row in some:
         ids, start = np.asarray(row["input_ids"]), int((np.asarray(row["labels"]) != -100).argmax()) + 1
         prompts.append(ids[:start])
-        limits.append(len(ids) - start)  # all right answers list the same names: they have as many tokens
+        limits.append(len(ids) - start)  # all right answers are as long: none fits without <eos>
     said = generate(model, prompts, max_new_tokens=limits, stop_ids=[p.eos_token_id], batch_size=options.batch_rows)
-    hits = [_right(task, row, new) for row, new in zip(some, said, strict=True)]
+    # With <ans> before it: score_answer strips one, and a second one that the model says is wrong.
+    hits = [bool(task.score_answer(row, [p.answer_token_id, *new])) for row, new in zip(some, said, strict=True)]
     forced = tally(model, row_windows(some, options.batch_tokens), names)
     answers = np.stack([np.array(hits, np.float64), np.ones(len(some))], 1)
     return Score(**replace(forced, answers=answers).figures())
-
-
-def _right(task: Task, row: Row, new: np.ndarray) -> bool:
-    """Whether new tokens end with `<eos>` and are an answer of the row."""
-    if new[-1] != task.params.eos_token_id:
-        return False
-    return bool(task.score_answer(row, [task.params.answer_token_id, *new.tolist()]))

@@ -204,7 +204,9 @@ def token_nats(model: nn.Module, texts: Sequence[np.ndarray], options: Options =
             logits = logits_at(model, window, wanted)
             target = ids[:, 1:][inside[:, 1:]].to(logits.device)
             nats = nn.functional.cross_entropy(logits.float(), target, reduction="none").double().cpu().numpy()
-            for i, some in zip(window["row"].tolist(), np.split(nats, np.cumsum(wanted.sum(1))[:-1]), strict=True):
+            for i, some in zip(
+                window["row"].tolist(), np.split(nats, np.cumsum(wanted.sum(1).tolist())[:-1]), strict=True
+            ):
                 out[i] = np.concatenate([[0.0], some])
     return out
 

@@ -26,7 +26,7 @@ def answers(p: DepoParams, ids: np.ndarray, labels: np.ndarray, segments: np.nda
     A word that the window's end cuts off, or whose `<ans>` lies in the window before, is none.
     """
     start = np.flatnonzero(labels == p.answer_token_id) + 1
-    ends = np.flatnonzero((ids > p.mini_vocab) & (ids <= 2 * p.mini_vocab))  # a word's last token says so
+    ends = np.flatnonzero(ids > p.mini_vocab)  # of a word's tokens the last alone is so large
     at = np.searchsorted(ends, start)
     start, at = start[at < len(ends)], at[at < len(ends)]
     whole = segments[ends[at]] == segments[start - 1]
