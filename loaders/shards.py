@@ -54,13 +54,24 @@ class _Opened:
         return now is None or now == self.stamp
 
 
+class _Count:
+    """Passes numbers on, one thread at a time."""
+
+    def __init__(self, count: Callable[[str, int], None]) -> None:
+        self.lock, self._count = threading.Lock(), count
+
+    def __call__(self, name: str, n: int = 1) -> None:
+        with self.lock:
+            self._count(name, n)
+
+
 class _State:
     """What belongs to one process. After a fork the child takes a new one: locks and threads do not come along."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, stored: StoredDataset, count: Callable[[str, int], None], restful: bool) -> None:
         self.pid = os.getpid()
-        self.files = files
-        self.counting = threading.Lock()
+        self.count = _Count(count)
+        self.files = Files(stored, self.count, restful)
         self.lock = threading.Lock()  # of all that follows; never held during input or output
         self.open: OrderedDict[int, _Opened] = OrderedDict()
         self.turns: dict[int, threading.Event] = {}  # shards that a thread is opening
@@ -151,7 +162,7 @@ class Shards:
             # Not daemons: Python ends those in the midst of pyarrow, which aborts the process. They end by themselves
             # when nothing is left to fetch, when this object is gone, and when the main thread ends.
             made = [
-                threading.Thread(target=_fetch_ahead, args=(ref(self), state), name="synthshards-prefetch")
+                threading.Thread(target=_fetch_ahead, args=(ref(self),), name="synthshards-prefetch")
                 for _ in range(min(len(state.wanted), THREADS - state.running))
             ]
             state.running += len(made)
@@ -178,11 +189,7 @@ class Shards:
         return self._own
 
     def _new_state(self) -> _State:
-        return _State(Files(self._stored, self._add, restful=self._mode != "raise"))
-
-    def _add(self, name: str, n: int = 1) -> None:
-        with self._state.counting:
-            self._count(name, n)
+        return _State(self._stored, self._count, restful=self._mode != "raise")
 
     def _entry(self, shard: int) -> ShardEntry:
         return self._stored.manifest.shards[shard]
@@ -242,11 +249,26 @@ class Shards:
         reader: Reader = get_format(manifest.layout.format).Reader(found.data, manifest.columns)
         if reader.rows != entry.stop - entry.start:
             raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
-        self._add("shards_opened")
+        state.count("shards_opened")
         return _Opened(reader, found.path, found.stamp)
 
-    def _fetch_one(self, state: _State, shard: int) -> None:
-        """Fetch a shard ahead of its use."""
+    def _fetch_next(self) -> bool:
+        """Fetch a shard that is wanted; False when there is none, or the program ends: then the thread does, too."""
+        state = self._state
+        with state.lock:
+            if not state.wanted or not threading.main_thread().is_alive():
+                state.running -= 1  # here, so that what is wanted from now on gets a thread of its own
+                return False
+            shard = state.wanted.popleft()
+        try:
+            self._fetch(state, shard)
+        except BaseException:
+            with state.lock:
+                state.running -= 1
+            raise
+        return True
+
+    def _fetch(self, state: _State, shard: int) -> None:
         entry = self._entry(shard)
         if entry.sha256 is None or self._stands_alone() or not state.files.is_far(entry):
             return
@@ -290,7 +312,7 @@ class Shards:
             raise type(error)(f"{line}; {error}") from None
         if shard not in self._warned:
             self._warned.add(shard)
-            self._add("shards_healed")
+            state.count("shards_healed")
             done = f"the same rows are generated; {obstacle}" if obstacle else "the file was written again"
             warnings.warn(f"{line}; {done}", HealWarning, stacklevel=2)
         if obstacle is None:
@@ -318,20 +340,7 @@ def _turn(state: _State, shard: int) -> Iterator[bool]:
         own.set()
 
 
-def _fetch_ahead(owner: ref[Shards], state: _State) -> None:
-    """What a thread of `prefetch` does."""
-    counted = True
-    try:
-        while (shards := owner()) is not None and threading.main_thread().is_alive():
-            with state.lock:
-                if not state.wanted:
-                    state.running -= 1  # here, so that what is wanted from now on gets a thread of its own
-                    counted = False
-                    return
-                shard = state.wanted.popleft()
-            shards._fetch_one(state, shard)
-            del shards
-    finally:
-        if counted:
-            with state.lock:
-                state.running -= 1
+def _fetch_ahead(owner: ref[Shards]) -> None:
+    """What a thread of `prefetch` does. Between two shards it holds nothing, so that it ends with their owner."""
+    while (shards := owner()) is not None and shards._fetch_next():
+        del shards

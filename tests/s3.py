@@ -117,9 +117,9 @@ class Server:
         """Promise the whole body, send `size` bytes of it and hang up."""
         self._spoil("cut", requests, times, size)
 
-    def shorten(self, requests: str, size: int, *, times: int = 0) -> None:
-        """Hand on `size` bytes of the body as if they were all."""
-        self._spoil("shorten", requests, times, size)
+    def garble(self, requests: str, *, times: int = 0) -> None:
+        """Change one byte of the body."""
+        self._spoil("garble", requests, times)
 
     def _spoil(self, *rule: object) -> None:
         self._ask("PUT", "/_proxy", json.dumps(rule).encode())
@@ -186,9 +186,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         if what == "cut":
             self.close_connection = True
             self.answer(response.status, content[: how[0]], kept, str(len(content)))
-        elif what == "shorten":
-            self.answer(response.status, content[: how[0]], {**kept, "Content-Range": f"bytes 0-{how[0] - 1}/{how[0]}"})
         else:
+            if what == "garble" and content:
+                content = content[:-1] + bytes([content[-1] ^ 1])
             self.answer(response.status, content, kept, length if self.command == "HEAD" else None)
 
     def spoiled(self, request: str) -> tuple[str, list[Any]]:

@@ -165,7 +165,7 @@ def test_a_child_process_reads_for_itself(method: str, built: str) -> None:
     context = multiprocessing.get_context(method)
     answers = context.SimpleQueue()
     process = context.Process(target=child, args=(shards, answers))
-    with shards._state.lock, shards._state.counting:  # as another thread of the parent might hold them at the fork
+    with shards._state.lock, shards._state.count.lock:  # as another thread of the parent might hold them at the fork
         process.start()
     process.join(60)
     assert process.exitcode == 0
