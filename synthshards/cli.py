@@ -25,6 +25,12 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "overlap": ("synthshards.pipelines.commands_prove", "overlap", "Count the rows two datasets share.", None),
     "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
     "cache": ("synthshards.loaders.cache_command", "cache", "Show or clear the local copies of remote shards.", None),
+    "loaders-check": (
+        "synthshards.loaders.commands",
+        "loaders_check",
+        "Prove the loaders' guarantees on a dataset.",
+        "torch",
+    ),
     "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
 }
 

@@ -1,0 +1,193 @@
+"""Nothing is left behind, no thread, process, shared memory or temporary file, after an end of any kind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading import some_of
+from small_datasets import make
+from torch.utils.data import DataLoader
+
+from synthshards import open_dataset
+from synthshards.loaders.tensors import Memory
+
+OPTIONS: list[dict[str, Any]] = [{}, {"packing": "concat", "seq_len": 64}]
+
+
+def ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("synthshards")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return make(tmp_path / "out", examples=3000, shard_examples=1000)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_threads_end_with_the_epoch_a_break_or_an_error(folder: str, options: dict[str, Any]) -> None:
+    loader = open_dataset(folder).batches(16, **options).loader(num_workers=2)
+    for _ in loader:
+        assert ours()
+    assert ours() == []
+    iterator = iter(loader)
+    next(iterator)
+    iterator.close()  # type: ignore[attr-defined]
+    assert ours() == []
+    for batch in loader:
+        assert batch
+        break
+    del batch
+    gc.collect()
+    assert ours() == []
+
+    def broken() -> None:
+        for _ in loader:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    gc.collect()
+    assert ours() == []
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_an_error_in_a_thread_reaches_the_loop(tmp_path: Path, options: dict[str, Any]) -> None:
+    out = make(tmp_path / "out", examples=300, shard_examples=100)
+    (tmp_path / "out" / "train-00001.parquet").unlink()
+    loader = open_dataset(out).batches(10, heal="raise", **options).loader(num_workers=2)
+    with pytest.raises(ValueError, match=r"train-00001\.parquet"):
+        list(loader)
+    assert ours() == []
+
+
+def test_a_loader_hands_out_what_came_before_an_error(tmp_path: Path) -> None:
+    out = make(tmp_path / "out", examples=4096, shard_examples=1024)
+    (tmp_path / "out" / "train-00003.parquet").unlink()
+    loader = open_dataset(out).batches(64, heal="raise").loader(num_workers=2)
+    seen: list[int] = []
+
+    def run() -> None:
+        for batch in loader:
+            seen.extend(batch["index"].tolist())
+
+    with pytest.raises(ValueError, match="train-00003"):
+        run()
+    assert seen == list(range(len(seen)))
+    assert len(seen) >= 1024
+    assert loader.state_dict()["unit"] == len(seen)
+
+
+SCRIPT = """
+import sys, time
+from synthshards import open_dataset
+from torch.utils.data import DataLoader
+if __name__ == "__main__":
+    stream = open_dataset(sys.argv[1]).batches(16, repeat=True, packing="concat", seq_len=64)
+    loader = stream.loader(num_workers=2) if sys.argv[2] == "threads" else DataLoader(stream, None, num_workers=2)
+    for n, batch in enumerate(loader):
+        if n == 3:
+            print("running", flush=True)
+            if sys.argv[3] == "error":
+                raise RuntimeError("on purpose")
+            if sys.argv[3] == "end":
+                break
+        if n > 3:
+            time.sleep(0.05)
+"""
+
+
+def children(pid: int) -> list[int]:
+    """Every process below `pid`, however deep."""
+    found = [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+    return found + [below for child in found for below in children(child)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there (a zombie that nobody waits for is not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("how", ["end", "error", "ctrl-c"])
+def test_nothing_is_left_of_a_script(folder: str, tmp_path: Path, kind: str, how: str) -> None:
+    script, temp = tmp_path / "script.py", tmp_path / "temp"
+    script.write_text(SCRIPT)
+    temp.mkdir()
+    before = set(os.listdir("/dev/shm"))  # noqa: PTH208
+    running = subprocess.Popen(
+        [sys.executable, str(script), folder, kind, how],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temp)},
+        start_new_session=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == "running\n"
+    below = children(running.pid)
+    assert bool(below) == (kind == "processes") or how != "ctrl-c"
+    if how == "ctrl-c":
+        os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode == 0) == (how == "end"), errors
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in below if alive(pid)]
+    assert list(temp.iterdir()) == []
+    assert set(os.listdir("/dev/shm")) <= before  # noqa: PTH208
+    assert sorted(p.name for p in Path(folder).iterdir()) == [
+        "manifest.json",
+        *(f"train-0000{i}.parquet" for i in range(3)),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "workers"), [({}, 0), ({"packing": "best-fit", "seq_len": 64}, 2)], ids=str)
+def test_memory_stays_flat(options: dict[str, Any], workers: int) -> None:
+    loader = open_dataset("mano-10", L=3).batches(8, **options).loader(num_workers=workers)
+    iterator = iter(loader)
+
+    def held(batches: int) -> int:
+        for _ in range(batches):
+            next(iterator)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    first = held(3000)
+    assert held(100_000) - first < 24 << 20
+    iterator.close()  # type: ignore[attr-defined]
+
+
+def test_buffers_serve_again_once_nobody_holds_them() -> None:
+    memory = Memory()
+    tensors, arrays = memory.batch({"input_ids": (4, 100), "loss_mask": (4, 100)})
+    place = tensors["input_ids"].data_ptr()
+    view = tensors["loss_mask"][1:]
+    del tensors, arrays
+    other, _ = memory.batch({"input_ids": (4, 100), "loss_mask": (4, 100)})
+    assert other["input_ids"].data_ptr() != place, "a view of one tensor holds the whole buffer"
+    del view, other, _
+    gc.collect()
+    places = set()
+    for _ in range(10):
+        tensors, arrays = memory.batch({"input_ids": (4, 100), "loss_mask": (4, 100)})
+        places.add(tensors["input_ids"].data_ptr())
+        del tensors, arrays
+    assert len(places) <= 2
+
+
+def test_workers_of_a_dataloader_give_tensors_of_their_own(folder: str) -> None:
+    loader = DataLoader(open_dataset(folder).batches(16), batch_size=None, num_workers=2)
+    assert some_of(loader, 40) == some_of(open_dataset(folder).batches(16), 40)
