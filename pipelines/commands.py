@@ -111,12 +111,13 @@ def build(
 
 
 def _say(target: str, report: Any) -> None:
+    made = f"{report.made} shard{'' if report.made == 1 else 's'} made"
     if report.manifest is None:
-        click.echo(f"{target}: {report.made} shards made, {report.kept} stood already; {report.summary}")
+        click.echo(f"{target}: {made}, {report.kept} stood already; {report.summary}")
         click.echo(f"when all shards are made: synthshards seal {target}")
         return
     kept = f", {report.kept} kept" if report.kept else ""
-    click.echo(f"{target}: {report.made} shards made{kept}; {report.summary}")
+    click.echo(f"{target}: {made}{kept}; {report.summary}")
     click.echo(f"fingerprint {report.manifest.identity.fingerprint}")
 
 

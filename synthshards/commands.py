@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ def inspect(
         Path(html).write_text(inspection.as_html(title, rows), encoding="utf-8")
         return click.echo(f"wrote {html}")
     color = False if no_color or os.environ.get("NO_COLOR") else None
+    first = next(rows, None)  # where the data are damaged, the error comes alone
     click.echo(f"{title}\n")
-    for row in rows:
+    for row in () if first is None else chain([first], rows):
         click.echo(inspection.as_terminal(row), color=color)
     return None

@@ -7,7 +7,7 @@ turns mappings (or ``KEY=VALUE`` strings) into it and describes it for ``synthsh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -23,6 +23,16 @@ class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def check(self) -> None:
         """Raise `UsageError` for an impossible combination."""
+
+    def refuse_idle(self, task: str, names: Iterable[str], what: str) -> None:
+        """Raise `UsageError` where one of `names`, which say nothing under `what`, has another value than its default.
+
+        Ids of special tokens are never idle: they stay reserved, and name what packing puts between rows.
+        """
+        defaults = {field.name: field.default for field in msgspec.structs.fields(type(self))}
+        for name in names:
+            if (value := getattr(self, name)) != defaults[name]:
+                raise UsageError(f"{task}: {name}={value!r} says nothing about {what}; leave it out")
 
     @classmethod
     def check_identity(cls, values: Mapping[str, Any]) -> None:
@@ -66,6 +76,8 @@ def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = F
             raise UsageError(f"{where}: no parameter {name!r}{nearest(name, known)}; legal: {', '.join(known)}")
         hint = get_type_hints(cls, include_extras=True)[name]
         raw = None if text and value in ("null", "none", "None") and _optional(hint) else value
+        if text and raw is not None and _only_integers(hint) and not re.fullmatch("-?[0-9]+", raw):
+            raise UsageError(f"{where}: {name}={value!r} is not legal (expected int); legal: {legal(hint)}")
         try:
             converted[name] = msgspec.convert(raw, hint, strict=not text)
         except msgspec.ValidationError as error:
@@ -129,6 +141,16 @@ def legal(hint: Any) -> str:
         else:
             words.append(getattr(base, "__name__", str(base)))
     return " or ".join(words + (["null"] if _optional(hint) else []))
+
+
+def _only_integers(hint: Any) -> bool:
+    """Whether a hint allows integers alone (and null): msgspec would take "5.0" and "3e1" for them, too."""
+    while _is_annotated(hint):
+        hint = get_args(hint)[0]
+    parts = get_args(hint)
+    if not parts:
+        return hint is int
+    return all(part is type(None) or _only_integers(part) for part in parts) and type(None) in parts
 
 
 def _is_annotated(hint: Any) -> bool:

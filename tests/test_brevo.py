@@ -75,6 +75,10 @@ def test_the_parameters_and_presets_are_those_of_the_contract() -> None:
             {"multi": True, "min_tlen": 5},
             "brevo: min_tlen=5 exceeds max_tlen=4; legal: min_tlen ≤ max_tlen",
         ),
+        *(
+            ({name: 3}, f"brevo: {name}=3 says nothing about multi=false; leave it out")
+            for name in ("mini_vocab", "min_tlen", "max_tlen")
+        ),
         ({"N": 9996}, "brevo: ids clash: nodes (1..N) and eos_token_id share 9996; legal: ids that stay apart"),
         ({"bos_token_id": 70}, "brevo: ids clash: nodes (1..N) and bos_token_id share 70; legal: ids that stay apart"),
         (
@@ -106,7 +110,7 @@ def test_legal_extremes() -> None:
     for params in (
         {"N": 9995}, {"multi": True, "N": 336}, {"bos_token_id": 71}, {"bos_token_id": 0},
         {"multi": True, "bos_token_id": 9}, {"eos_token_id": 9998}, {"answer_token_id": MAX_ID, "eos_token_id": MAX_ID},
-        {"mini_vocab": 1, "min_tlen": 4},
+        {"mini_vocab": 4, "min_tlen": 2, "max_tlen": 4}, {"multi": True, "N": 3, "mini_vocab": 2, "min_tlen": 4},
     ):  # fmt: skip
         assert BrevoTask(params).params.canonical().items() >= params.items()
 

@@ -225,7 +225,7 @@ def test_people_are_shared_by_splits_forms_exposures_and_presentation() -> None:
     assert len(world) == 30
     for params in (
         {"form": "qa"}, {"people": "test"}, {"people": "train", "form": "qa"}, {"permute": False}, {"couple": True},
-        {"fullname": True}, {"order": 1}, {"reverse_md": True}, {"fresh": 2}, {"exposures": 2},
+        {"fullname": True}, {"permute": False, "order": 1}, {"reverse_md": True}, {"fresh": 2}, {"exposures": 2},
     ):  # fmt: skip
         for split in ("train", "eval"):
             for row in everything(CapoTask({"num_people": 30, "exposures": 6, **params}), split=split):

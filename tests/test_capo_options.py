@@ -26,7 +26,15 @@ from synthshards.tasks.capo_tables import make_tables
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"permute": False}, {"couple": True}, {"fullname": True}, {"reverse_md": True}, {"they": True}, {"order": 1}],
+    [
+        {},
+        {"permute": False},
+        {"couple": True},
+        {"fullname": True},
+        {"reverse_md": True},
+        {"they": True},
+        {"permute": False, "order": 1},
+    ],
     ids=str,
 )
 def test_spans_are_where_values_are_written(params: dict[str, Any]) -> None:
@@ -189,6 +197,8 @@ def test_biod_s_words() -> None:
         ({"fresh": 7}, "capo: fresh=7 does not divide exposures=100; legal: 1, 2, 4, 5, 10, 20, 25, 50, 100 or null"),
         ({"couple": True, "permute": False}, "capo: couple=true permutes pairs of sentences; legal: with permute=true"),
         ({"K": 5}, "capo: K=5 says nothing about form=bios; leave it out"),
+        ({"order": 1}, "capo: order=1 says nothing about permute=true; leave it out"),
+        ({"couple": True, "order": 1}, "capo: order=1 says nothing about permute=true; leave it out"),
         ({"form": "biod", "order": 1}, "capo: order=1 says nothing about form=biod; leave it out"),
         ({"form": "biod", "reverse_md": True}, "capo: reverse_md=True says nothing about form=biod; leave it out"),
         ({"form": "qa", "permute": False}, "capo: permute=False says nothing about form=qa; leave it out"),

@@ -177,6 +177,10 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     assert outcome.code == 1
     assert f"{path}: the sha256 of the file differs" in outcome.line
     assert len(rows_shown(outcome.out)) == 40
+    first = path.with_name("train-00000.parquet")
+    first.write_bytes(bytes(first.stat().st_size))
+    outcome = run("inspect", out)
+    assert (outcome.code, outcome.out) == (1, ""), "nothing stands before the error"
 
 
 def test_a_manifest_without_files_says_what_to_do(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from synthshards import DepoTask, UsageError, make_task
 from synthshards.params import TaskParams, assignments, describe, legal, parse
 from synthshards.spec import Identity
 from synthshards.tasks.depo import MAX_ID, DepoParams
+from synthshards.tasks.lano import LanoParams
 
 ALL = [
     "N", "K", "M", "mini_vocab", "min_tlen", "max_tlen", "qa", "fixed_k", "separator",
@@ -178,12 +179,20 @@ def test_keywords_win_over_the_mapping() -> None:
     assert repr(DepoTask(N=20)).startswith("DepoTask(N=20, K=8, ")
 
 
+def test_a_task_prints_no_whole_grammar() -> None:
+    shown = repr(make_task("lano", grammar="S -> " + " | ".join("1 " * i + "2" for i in range(1, 60))))
+    assert shown.startswith("LanoTask(grammar='6 -> 1 2 | 1 1 2")
+    assert "…, framing='none', bos_token_id=0, " in shown
+    assert len(shown) < 400
+
+
 # From text ---------------------------------------------------------------------------------------------------------
 
 
 def test_values_typed_on_a_command_line() -> None:
     typed = assignments(("N=300", "qa=true", "separator=false", "fixed_k=7"), "depo")
     assert parse(DepoParams, typed, "depo", text=True) == DepoParams(N=300, qa=True, fixed_k=7)
+    assert parse(LanoParams, {"symbols": "3,4", "depth": "2", "grammar": "drawn"}, "lano", text=True).symbols == "3,4"
     for null in ("null", "none", "None"):
         assert parse(DepoParams, {"fixed_k": null}, "depo", text=True).fixed_k is None
 
@@ -193,6 +202,11 @@ def test_values_typed_on_a_command_line() -> None:
     [
         ("N", "many", "int 3..65535"),
         ("N", "2.5", "int 3..65535"),
+        ("N", "5.0", "int 3..65535"),
+        ("N", "3e1", "int 3..65535"),
+        ("N", " 30", "int 3..65535"),
+        ("N", "٣٠", "int 3..65535"),
+        ("fixed_k", "7.0", "int 1..65535 or null"),
         ("N", "", "int 3..65535"),
         ("N", "null", "int 3..65535"),
         ("N", "2", "int 3..65535"),

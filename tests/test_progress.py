@@ -113,3 +113,9 @@ def test_a_short_build_writes_nothing_on_stderr_and_its_rates_on_stdout(tmp_path
         r"fingerprint sha256:[0-9a-f]{64}\n",
         ended.stdout,
     ), ended.stdout
+
+
+@pytest.mark.parametrize(("shards", "said"), [("1", ": 1 shard made; 64 rows"), ("2", ": 2 shards made; 128 rows")])
+def test_one_shard_is_no_shards(shards: str, said: str, tmp_path: Path) -> None:
+    args = [sys.executable, "-m", "synthshards", "build", *SMALL, "--shards", shards, "--out", str(tmp_path)]
+    assert said in subprocess.run(args, capture_output=True, text=True, check=True).stdout

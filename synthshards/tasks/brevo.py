@@ -78,6 +78,8 @@ class BrevoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=T
     def check(self) -> None:
         if self.multi:
             check_words("brevo", self.N, self.mini_vocab, self.min_tlen, self.max_tlen)
+        else:
+            self.refuse_idle("brevo", ("mini_vocab", "min_tlen", "max_tlen"), "multi=false")
         names = "word tokens (1..2*mini_vocab)" if self.multi else "nodes (1..N)"
         marks = ("bos_token_id", "query_token_id", "answer_token_id", "eos_token_id")
         for i, mark in enumerate(marks):

@@ -29,7 +29,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 
@@ -98,12 +97,9 @@ class CapoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "biod": ("order", "reverse_md", "couple"),
             "qa": ("fresh", "permute", "fullname", "order", "couple", "K", "C", "D", "L", "T"),
         }[self.form]
-        defaults = {field.name: field.default for field in msgspec.structs.fields(type(self))}
-        for name in idle:
-            if getattr(self, name) != defaults[name]:
-                raise UsageError(
-                    f"capo: {name}={getattr(self, name)!r} says nothing about form={self.form}; leave it out"
-                )
+        self.refuse_idle("capo", idle, f"form={self.form}")
+        if self.permute:
+            self.refuse_idle("capo", ["order"], "permute=true")
         if self.form == "biod" and self.D > self.T**self.L:
             raise UsageError(
                 f"capo: D={self.D} different strings of L={self.L} words of T={self.T}; legal: D 10..{self.T**self.L}"

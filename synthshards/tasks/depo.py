@@ -50,7 +50,7 @@ class DepoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = None
     separator: Annotated[bool, Meta(description="put a separator token before each edge")] = False
     bos_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <bos>")] = 0
-    separator_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <sep>")] = 9700
+    separator_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <sep>; reserved anyway")] = 9700
     query_token_base: Annotated[int, Meta(ge=0, le=MAX_ID, description="<query_k> has this id + k")] = 9000
     answer_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <ans>")] = 9500
 

@@ -55,7 +55,9 @@ class LanoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     framing: Annotated[Literal["none", "bos"], Meta(description="none: the bare sentence; bos: <bos> before it")] = (
         "none"
     )
-    bos_token_id: Annotated[int, Meta(ge=0, le=MAX_ID, description="id of <bos>; not 1..V+3")] = 0
+    bos_token_id: Annotated[
+        int, Meta(ge=0, le=MAX_ID, description="id of <bos>, with or without framing; not 1..V+3")
+    ] = 0
     grammar_seed: Annotated[int, Meta(ge=0, description="which drawn grammar, 0..2^64-1")] = 0
     depth: Annotated[int, Meta(ge=1, le=64, description="drawn: levels below the root")] = 6
     symbols: Annotated[

@@ -86,8 +86,8 @@ class Task:
         self._keys: dict[tuple[int, str], np.ndarray] = {}
 
     def __repr__(self) -> str:
-        changed = ", ".join(f"{name}={value!r}" for name, value in self.params.canonical().items())
-        return f"{type(self).__name__}({changed})"
+        given = ", ".join(f"{name}={_cut(repr(value))}" for name, value in self.params.canonical().items())
+        return f"{type(self).__name__}({given})"
 
     # What a task defines -------------------------------------------------------------------------------------------
 
@@ -209,6 +209,11 @@ class Task:
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The names of token ids, one a token."""
         return [self.token_name(int(token)) for token in ids]
+
+
+def _cut(text: str) -> str:
+    """At most 80 characters (a grammar may be a parameter)."""
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def token_rows(
