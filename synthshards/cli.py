@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
         "Prove the loaders' guarantees on a dataset.",
         "torch",
     ),
+    "plot": ("synthshards.train.plot_command", "plot", "Draw learning curves of several runs.", "train"),
     "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
 }
 

@@ -1,0 +1,226 @@
+"""Learning curves: one picture of several runs, with the mean and the spread over those that differ in their seed.
+
+A run is a CSV as `synthshards curve` writes it: `step`, `examples_seen`, for Depo `hop`, then figures. Lines are told
+apart by colour and by marker or dashes, and the colours by those who are colour-blind, too (Okabe and Ito's).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from synthshards.errors import DataError, UsageError, nearest
+
+#: x → y of one line.
+Points = dict[float, float]
+Spread = Literal["range", "sd", "none"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":", "-.")
+#: What pictures can be, by the suffix of their file, and what makes a picture's bytes the same every time.
+FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+NAMES = {"examples_seen": "training examples seen", "step": "training steps", "kl": "KL (nats)"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rows of one CSV.
+
+    Attributes:
+        path: where it was read.
+        columns: its names, in order.
+        rows: name → number, NaN where there is none.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, float], ...]
+
+    @staticmethod
+    def read(path: Path) -> Run:
+        """The run in a CSV.
+
+        Raises:
+            UsageError: there is no such file.
+            DataError: it holds no rows, or something else than numbers.
+        """
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file; legal: a CSV that synthshards curve has written")
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file))
+        if len(lines) < 2:
+            raise DataError(f"{path}: no rows; legal: a line of names, then at least one of numbers")
+        columns, rows = tuple(lines[0]), []
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                rows.append({name: float(text or "nan") for name, text in zip(columns, line, strict=True)})
+            except ValueError:
+                raise DataError(f"{path}:{number}: {','.join(line)[:80]!r}; legal: {len(columns)} numbers") from None
+        return Run(path, columns, tuple(rows))
+
+    def points(self, x: str, y: str, hop: float | None) -> Points:
+        """The line of one figure (at one hop), without what is no number."""
+        some = (row for row in self.rows if hop is None or row["hop"] == hop)
+        return {row[x]: row[y] for row in some if isfinite(row[x]) and isfinite(row[y])}
+
+    def check(self, name: str) -> None:
+        """Raise `UsageError` unless there is a column of that name."""
+        if name not in self.columns:
+            raise UsageError(
+                f"{self.path}: no column {name!r}{nearest(name, self.columns)}; legal: {', '.join(self.columns)}"
+            )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the picture, over the x that all of its runs have: the mean, and how far the spread reaches."""
+
+    group: str
+    metric: str
+    hop: float | None
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def lines_of(groups: Mapping[str, Sequence[Run]], x: str, metrics: Sequence[str], spread: Spread) -> list[Line]:
+    """Every line of a picture, group by group, metric by metric, hop by hop.
+
+    Args:
+        groups: name → runs that differ in their seed.
+        x: the column that lines run over.
+        metrics: the columns to show.
+        spread: from the least run to the greatest, one standard deviation (of runs, n − 1) each way, or none.
+
+    Raises:
+        UsageError: a run lacks a column, or the runs of a group share no x.
+    """
+    lines = []
+    for group, runs in groups.items():
+        for metric in metrics:
+            for run in runs:
+                run.check(x)
+                run.check(metric)
+            for hop in _hops(runs):
+                lines.append(_line(group, metric, hop, [run.points(x, metric, hop) for run in runs], spread))
+    return lines
+
+
+def _hops(runs: Sequence[Run]) -> list[float | None]:
+    if not any("hop" in run.columns for run in runs):
+        return [None]
+    for run in runs:
+        run.check("hop")
+    return sorted({row["hop"] for run in runs for row in run.rows if isfinite(row["hop"])})
+
+
+def _line(group: str, metric: str, hop: float | None, runs: Sequence[Points], spread: Spread) -> Line:
+    shared = sorted(set.intersection(*(set(run) for run in runs)))
+    if not shared:
+        where = f"{group or 'the runs'}, {metric}" + (f" at hop {hop:g}" if hop is not None else "")
+        raise UsageError(f"{where}: no x that all {len(runs)} runs have; legal: runs evaluated at the same steps")
+    mean, low, high = [], [], []
+    for at in shared:
+        values = [run[at] for run in runs]
+        middle = sum(values) / len(values)
+        reach = sqrt(sum((v - middle) ** 2 for v in values) / max(1, len(values) - 1)) if spread == "sd" else 0.0
+        mean.append(middle)
+        low.append(min(values) if spread == "range" else middle - reach)
+        high.append(max(values) if spread == "range" else middle + reach)
+    return Line(group, metric, hop, shared, mean, low, high)
+
+
+def panels_of(lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines that share an axis: accuracies do where no hops tell them apart, any other metric has its own."""
+    panels: dict[str, list[Line]] = {}
+    for line in lines:
+        shared = line.metric.endswith("accuracy") and line.hop is None
+        panels.setdefault("accuracy" if shared else line.metric, []).append(line)
+    return list(panels.values())
+
+
+def picture(lines: Sequence[Line], x: str, *, log_x: bool = False, title: str = "") -> Figure:
+    """The picture of some lines, a panel below the other.
+
+    Raises:
+        UsageError: `log_x` with an x of 0 or less.
+    """
+    if log_x and (wrong := [at for line in lines for at in line.x if at <= 0]):
+        raise UsageError(
+            f"a logarithmic axis cannot show {x} = {wrong[0]:g}; legal: numbers above 0, or --scale linear"
+        )
+    panels = panels_of(lines)
+    figure = Figure(figsize=(7.0, 0.9 + 3.2 * len(panels)), dpi=150, layout="constrained")
+    for place, some in enumerate(panels, 1):
+        axes = figure.add_subplot(len(panels), 1, place)
+        _draw_panel(axes, some)
+        axes.set_xscale("log" if log_x else "linear")
+        if place == len(panels):
+            axes.set_xlabel(NAMES.get(x, x.replace("_", " ")))
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _draw_panel(axes: Axes, lines: Sequence[Line]) -> None:
+    groups, metrics, hops = (list(dict.fromkeys(values)) for values in zip(*map(_keys, lines), strict=True))
+    accuracies = all(metric.endswith("accuracy") for metric in metrics)
+    for line in lines:
+        group, metric, hop = (
+            values.index(value) for values, value in zip((groups, metrics, hops), _keys(line), strict=True)
+        )
+        # Colour tells hops apart; without any, groups; and where there is but one, metrics. Dashes tell the rest.
+        colour, dash = (hop, group) if len(hops) > 1 else (group, metric) if len(groups) > 1 else (metric, 0)
+        parts = [line.group] if line.group else []
+        if line.hop is not None:
+            parts.append("1 hop" if line.hop == 1 else f"{line.hop:g} hops")
+        if len(metrics) > 1 or not parts:
+            parts.append(NAMES.get(line.metric, line.metric.replace("_", " ")))
+        style = COLOURS[colour % len(COLOURS)]
+        axes.plot(
+            line.x, line.mean, color=style, linestyle=DASHES[dash % len(DASHES)], marker=MARKERS[colour % len(MARKERS)],
+            markersize=4, linewidth=1.6, label=", ".join(parts),
+        )  # fmt: skip
+        if line.low != line.high:
+            axes.fill_between(line.x, line.low, line.high, color=style, alpha=0.2, linewidth=0)
+    if accuracies:
+        axes.set_ylim(-0.03, 1.03)
+    axes.set_ylabel("accuracy" if len(metrics) > 1 else NAMES.get(metrics[0], metrics[0].replace("_", " ")))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _keys(line: Line) -> tuple[str, str, float | None]:
+    return line.group, line.metric, line.hop
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, under another name first; the same picture gives the same bytes.
+
+    Raises:
+        UsageError: the suffix is none of .png, .svg and .pdf, or the folder is absent.
+    """
+    check_path(path)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with matplotlib.rc_context({"svg.hashsalt": "synthshards", "svg.fonttype": "none"}):
+        figure.savefig(unfinished, format=path.suffix[1:], metadata=FORMATS[path.suffix])
+    unfinished.replace(path)
+
+
+def check_path(path: Path) -> None:
+    """Raise `UsageError` unless a picture can be written there."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"{path}: not a picture{nearest(path.suffix, FORMATS)}; legal: {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder; legal: one that exists")
