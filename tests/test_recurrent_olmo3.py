@@ -142,7 +142,7 @@ def test_packed_rows_and_padded_rows_are_rows_alone(options: dict[str, Any], att
     for extra in (
         {"segment_ids": segments, "position_ids": positions},
         {"segment_ids": segments},
-        {"segment_ids": segments, "attention_mask": (segments != 0).long()},
+        {"segment_ids": segments.masked_fill(segments == 0, 2), "attention_mask": (segments != 0).long()},
         {"position_ids": positions},
     ):
         assert close(model(input_ids=packed, **extra).logits[:, :18], alone)
@@ -153,6 +153,16 @@ def test_packed_rows_and_padded_rows_are_rows_alone(options: dict[str, Any], att
     places = (left.cumsum(-1) - 1).clamp(min=0)
     padded = model(input_ids=both, attention_mask=left, position_ids=places).logits
     assert close(torch.cat([padded[:1, 4:], padded[1:]], 1), alone)
+
+
+def test_padding_inside_a_segment_is_never_seen() -> None:
+    model, ids = recurrent(num_loops=2), rows(1, 9)
+    other = ids.clone()
+    other[:, 3:5] = rows(1, 2, seed=4)
+    inputs = {"segment_ids": torch.ones_like(ids), "attention_mask": torch.tensor([[1, 1, 1, 0, 0, 1, 1, 1, 1]])}
+    a, b = (model(input_ids=x, **inputs).logits for x in (ids, other))
+    assert torch.equal(a[:, 5:], b[:, 5:])
+    assert not torch.equal(a[:, 3:5], b[:, 3:5])
 
 
 def test_a_row_carried_over_keeps_its_positions_and_its_border() -> None:
@@ -266,6 +276,8 @@ def test_generation_is_full_passes(options: dict[str, Any]) -> None:
     mask[0, :2] = 0
     settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     said = model.generate(prompt, attention_mask=mask, use_cache=True, **settings)
+    assert torch.equal(said, model.generate(prompt, attention_mask=mask, **settings))
+    assert model.generate(prompt, attention_mask=mask, use_cache=True, num_beams=2, **settings).shape == (2, 11)
     assert said.shape == (2, 11)
     for row, start in enumerate((2, 0)):
         ids = prompt[row : row + 1, start:]
@@ -289,6 +301,7 @@ def test_a_cache_is_refused() -> None:
     ("options", "message"),
     [
         ({"loop_layers": 3}, "loop_layers 3 + decoder_layers 1 = 5 layers, but num_hidden_layers is 4"),
+        ({"loop_layers": 1}, "= 3 layers, but num_hidden_layers is 4; legal: groups that add up to it"),
         ({"encoder_layers": 3, "loop_layers": 0}, "loop_layers=0 is not legal; legal: int from 1"),
         ({"encoder_layers": -1, "decoder_layers": 3}, "encoder_layers=-1 is not legal; legal: int from 0"),
         ({"num_loops": 0}, "num_loops=0 is not legal; legal: int from 1"),

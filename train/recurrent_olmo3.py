@@ -222,10 +222,6 @@ class RecurrentOlmo3ForCausalLM(Olmo3PreTrainedModel, GenerationMixin):  # type:
             loss=loss, logits=logits, num_steps=steps, exit_probabilities=chances, step_losses=losses, exit_kl=kl
         )
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """`GenerationMixin.generate` by full forward passes, whatever `use_cache` says."""
-        return super().generate(*args, **{**kwargs, "use_cache": False})
-
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
     ) -> dict[str, Any]:
