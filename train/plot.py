@@ -116,7 +116,7 @@ def lines_of(groups: Mapping[str, Sequence[Run]], x: str, metrics: Sequence[str]
     return lines
 
 
-def _hops(runs: Sequence[Run]) -> list[float | None]:
+def _hops(runs: Sequence[Run]) -> Sequence[float | None]:
     if not any("hop" in run.columns for run in runs):
         return [None]
     for run in runs:
