@@ -13,7 +13,7 @@ import torch
 from oracles import packed, peeking, taught
 from torch import Tensor
 
-from synthshards import DepoTask
+from synthshards import DepoTask, open_dataset
 from synthshards.errors import UsageError
 from synthshards.train.generation import generate
 from synthshards.train.metrics import METRICS, PACKED_METRICS, Options, eval_rows
@@ -186,6 +186,16 @@ def test_rows_that_see_one_another_are_an_option() -> None:
     together = measure_windows(model, TASK, [window], Options(isolate=False))
     assert together.token_accuracy == measure_windows(model, TASK, [plain]).token_accuracy
     assert together.token_accuracy != measure_windows(model, TASK, [window]).token_accuracy
+
+
+def test_the_loaders_windows_are_what_it_reads() -> None:
+    """Windows of the loader score as those packed by hand of the same rows."""
+    params = {name: getattr(TASK.params, name) for name in TASK.params.__struct_fields__}
+    dataset = open_dataset("depo", seed=0, split="eval", num_examples=40, **params)
+    stream = dataset.batches(batch_size=3, seq_len=64, packing="paper")
+    score = measure_windows(learned(), TASK, stream)
+    assert score.columns() == pytest.approx(measure_windows(learned(), TASK, [packed(ROWS, 64)]).columns())
+    assert 0 < score.accuracy < 1
 
 
 def test_long_words_and_the_papers_ids() -> None:

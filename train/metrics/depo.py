@@ -49,6 +49,9 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options 
 def measure_windows(model: nn.Module, task: Task, windows: Iterable[Window], options: Options = _DEFAULT) -> Score:
     """The same in packed windows; every answer counts that a window holds as a whole.
 
+    Pack as the paper does (`packing="paper"`): of a row that "concat" carries over, the second window holds answers
+    without the edges, and they count, too.
+
     Args:
         windows: batches of a loader: `input_ids`, `labels`, `segment_ids`, `position_ids`, int64 [windows, length].
 
