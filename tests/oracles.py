@@ -53,7 +53,7 @@ class Oracle(nn.Module):
         self.says = says
         self.unused = nn.Parameter(torch.zeros(1))  # a model has some
 
-    def forward(self, input_ids: Tensor) -> Any:
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Any:
         return SimpleNamespace(logits=self.says(input_ids))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import Oracle, packed, sure_of, tiny_gpt2, tiny_llama
+from oracles import Script, packed, tiny_gpt2, tiny_llama
 from torch import Tensor
 
 from synthshards.errors import UsageError
@@ -132,11 +132,13 @@ def test_only_positions_that_some_window_wants_reach_the_head() -> None:
 
 
 def test_a_model_of_ones_own_needs_only_input_ids() -> None:
-    model = Oracle(lambda ids: sure_of(ids, VOCAB))
+    model = Script({}, VOCAB)
     window = packed(some_rows(), 24)
     wanted = window["segment_ids"] == 2
     with evaluating(model):
-        assert logits_at(model, window, wanted).argmax(-1).tolist() == window["input_ids"][wanted].tolist()
+        assert logits_at(model, window, wanted, isolate=False).shape == (int(wanted.sum()), VOCAB)
+        with pytest.raises(UsageError, match="Script: its forward takes no position_ids, by which packed rows stay"):
+            logits_at(model, window, wanted)
 
 
 def test_a_window_longer_than_the_context_is_refused() -> None:

@@ -66,7 +66,7 @@ def logits_at(model: nn.Module, window: Mapping[str, Tensor], wanted: Tensor, *,
         [n, vocabulary], a row for each position that is wanted, in the order of `wanted.nonzero()`.
 
     Raises:
-        UsageError: a window is longer than the model's context.
+        UsageError: a window is longer than the model's context, or its rows are packed and the model cannot be told.
     """
     device = device_of(model)
     ids, wanted = window["input_ids"].to(device), wanted.to(device)
@@ -78,5 +78,10 @@ def logits_at(model: nn.Module, window: Mapping[str, Tensor], wanted: Tensor, *,
         asked["segment_ids"] = window["segment_ids"].to(device)
     columns = wanted.any(0).nonzero().flatten()  # the vocabulary is wide: leave out positions that no window wants
     known = accepted(model, **asked, logits_to_keep=columns)
+    if "position_ids" in asked and "position_ids" not in known:
+        raise UsageError(
+            f"{type(model).__name__}: its forward takes no position_ids, by which packed rows stay apart; "
+            "legal: a model that takes them (not one in a wrapper for several processes), or isolate=False"
+        )
     logits: Tensor = model(input_ids=ids, **known).logits
     return logits[wanted[:, columns] if "logits_to_keep" in known else wanted]
