@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, PyFileSystem
 
+from . import forks
 from . import storage_s3 as s3
 from .errors import UsageError, nearest
 from .storage import SCRATCH, Folder, reason
@@ -47,6 +48,11 @@ class RemoteFolder(Folder):
     def _fsspec(self) -> Any:
         """fsspec's file system, None where pyarrow has its own. Its one-call verbs are safer than its streams."""
         return getattr(getattr(self._fs, "handler", None), "fs", None)
+
+    @contextmanager
+    def _explained(self, action: str, name: str = "") -> Iterator[None]:
+        with super()._explained(action, name), forks.request():
+            yield
 
     def where(self, name: str) -> str:
         return f"{self._base}/{name}" if name else self._base

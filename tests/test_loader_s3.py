@@ -20,9 +20,8 @@ import pyarrow.fs
 import pytest
 from helpers import TESTS
 from s3 import Server
-from shard_parts import ROWS, Tally, build, opened, right, same, wanted
+from shard_parts import ROWS, build, opened, right, same, wanted
 
-from synthshards.dataset import open_stored
 from synthshards.errors import DataError, HealWarning, StorageError
 from synthshards.loaders import fetching
 from synthshards.loaders import shards as module
@@ -91,7 +90,7 @@ def test_a_shard_is_fetched_once_and_then_comes_from_the_cache(
     assert right(again)
     assert tally.counts == {"bytes_read": total, "shards_opened": 3, "cache_hits": 3}
     assert fetches(s3_proxy) == []
-    assert [file.size for file in cache.files()].sort() == sizes(local).sort()
+    assert sorted(file.size for file in cache.files()) == sorted(sizes(local))
 
 
 def test_two_datasets_of_one_identity_share_their_copies(url: str, local: Path, s3_bucket: str, s3_env: Server) -> None:
@@ -275,18 +274,18 @@ def test_children_begun_in_the_midst_of_fetches(method: str, url: str, s3_proxy:
     shards, _ = opened(url, keep=1)
     assert right(shards, 0)
     s3_proxy.delay(SHARD, 0.3)
+    fetches(s3_proxy)
     shards.prefetch([1, 2])
-    until(lambda: bool(ahead()))
+    until(lambda: bool(fetches(s3_proxy)))  # so that pyarrow holds its lock: children hung without `synthshards.forks`
     context = multiprocessing.get_context(method)
     answers: Any = context.SimpleQueue()
-    workers = [context.Process(target=child, args=(shards, answers)) for _ in range(2)]
+    workers = [context.Process(target=child, args=(shards, answers)) for _ in range(2 if method == "fork" else 1)]
     for worker in workers:
         worker.start()
     assert right(shards)
     for worker in workers:
         worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert [answers.get() for _ in workers] == [True, True]
+    assert [(worker.exitcode, answers.get()) for worker in workers] == [(0, True)] * len(workers)
 
 
 # Faults -------------------------------------------------------------------------------------------------------------
@@ -410,8 +409,9 @@ def test_a_single_object_out_of_reach_does_not_condemn_the_store(s3_url: str, s3
     assert (tally["shards_healed"], tally["shards_opened"]) == (2, 2)
 
 
-@pytest.mark.slow
-def test_training_goes_on_through_a_dead_bucket(url: str, s3_env: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_goes_on_through_a_dead_bucket(
+    url: str, s3_env: Server, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Server("proxy", s3_env.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         shards, tally = opened(url)
@@ -423,11 +423,7 @@ def test_training_goes_on_through_a_dead_bucket(url: str, s3_env: Server, monkey
     assert tally["shards_healed"] == 2
     shards.close()
     with pytest.raises(StorageError, match=r"cannot read s3://.*train-00001\.parquet: "):
-        opened_without_store(shards).read(1, 0, 1)
-
-
-def opened_without_store(shards: Shards) -> Shards:
-    return Shards(shards._stored, "raise")
+        Shards(shards._stored, "raise").read(1, 0, 1)
 
 
 @pytest.mark.parametrize("heal", ["regenerate", "raise"])
@@ -498,8 +494,3 @@ def test_threads_read_what_others_fetch(url: str, s3_proxy: Server) -> None:
         assert all(pool.map(lambda thread: right(shards, thread % 3), range(6)))
     assert len(fetches(s3_proxy)) == 3
     assert tally["shards_opened"] == len(ROWS)
-
-
-def test_the_tally_is_not_shared_with_children(url: str) -> None:
-    shards = Shards(open_stored(url), count=Tally())
-    assert right(shards)
