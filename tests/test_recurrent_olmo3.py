@@ -242,7 +242,8 @@ def test_rotary_frequencies_are_the_files_whichever_transformers_wrote_it() -> N
         {},
         {"rope_theta": 10_000.0, "rope_scaling": None},
         {"rope_theta": 500.0, "rope_scaling": None},  # as 4.57 writes it
-        {"rope_parameters": {"full_attention": theta, "sliding_attention": theta}},  # as 5.x does
+        {"rope_parameters": {"full_attention": theta, "sliding_attention": theta}},  # as 5.24 does
+        {"rope_parameters": theta},  # as 5.0 does
     ]
     logits = []
     for form in forms:
@@ -251,6 +252,7 @@ def test_rotary_frequencies_are_the_files_whichever_transformers_wrote_it() -> N
         logits.append(other(input_ids=ids).logits)
     assert torch.equal(logits[0], logits[1])
     assert torch.equal(logits[2], logits[3])
+    assert torch.equal(logits[2], logits[4])
     assert not close(logits[0], logits[2])
 
 

@@ -1,8 +1,8 @@
 """What every attention layer is given beside its states: masks and rotary tables, on transformers 4.57 to 5.x.
 
 Between those versions the mask builders renamed ``input_embeds`` and ``past_key_values`` and dropped
-``cache_position``, and the rotary tables of Olmo3 moved from one module a layer type to one module for all. Both are
-met here and nowhere else, by looking at what the installed version takes.
+``cache_position``, and the rotary tables of Olmo3 moved from one module a layer type to one module for all, which later
+took the layer type. Both are met here and nowhere else, by looking at what the installed version takes.
 """
 
 from __future__ import annotations
@@ -97,4 +97,6 @@ def rotary_tables(model: Any, hidden: Tensor, position_ids: Tensor) -> dict[str,
     kinds = sorted(set(model.config.layer_types))
     if hasattr(model, "rotary_embs"):  # transformers 4.57
         return {kind: model.rotary_embs[kind](hidden, position_ids) for kind in kinds}
-    return {kind: model.rotary_emb(hidden, position_ids, kind) for kind in kinds}
+    if "layer_type" in inspect.signature(model.rotary_emb.forward).parameters:
+        return {kind: model.rotary_emb(hidden, position_ids, kind) for kind in kinds}
+    return dict.fromkeys(kinds, model.rotary_emb(hidden, position_ids))  # transformers 5.0

@@ -121,15 +121,21 @@ class RecurrentOlmo3Config(Olmo3Config):  # type: ignore[misc]
 
 
 def _rotary(theta: float | None, olmo3: dict[str, Any]) -> dict[str, Any]:
-    """The rotary fields of the installed version, from whichever form `olmo3` (a config file's, say) has."""
-    given = olmo3.get("rope_parameters") or {}
-    if hasattr(Olmo3Config, "rope_parameters"):  # transformers 5
-        if given:
-            return {}
-        kinds = ("full_attention", "sliding_attention")
-        return {"rope_parameters": {k: {"rope_type": "default", "rope_theta": theta or 10_000.0} for k in kinds}}
-    olmo3.pop("rope_parameters", None)
-    return {"rope_theta": theta or given.get("full_attention", {}).get("rope_theta", 10_000.0)}
+    """The rotary fields in the form of the installed version, from whichever form `olmo3` (a config file's) has.
+
+    4.57 has `rope_theta`; 5.0 `rope_parameters`, one for all layers; later 5.x one for each type of layer.
+    """
+    stored = olmo3.pop("rope_parameters", None) or {}
+    full = stored.get("full_attention", stored)
+    base = theta or full.get("rope_theta") or 10_000.0
+    own = getattr(Olmo3Config(num_hidden_layers=1), "rope_parameters", None)
+    if own is None:
+        return {"rope_theta": base}
+    one = {"rope_type": "default", **full, "rope_theta": base}
+    if "full_attention" not in own:
+        return {"rope_parameters": one}
+    sliding = {"rope_type": "default", "rope_theta": base, **stored.get("sliding_attention", {})}
+    return {"rope_parameters": {"full_attention": one, "sliding_attention": sliding}}
 
 
 AutoConfig.register(RecurrentOlmo3Config.model_type, RecurrentOlmo3Config, exist_ok=True)
