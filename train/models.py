@@ -97,6 +97,8 @@ def build_model(
     copied: tuple[str, ...] = ()
     with _global_generator(seed):
         model = _make(parsed, config)
+    if getattr(model, "loss_type", None) is None:
+        model.loss_type = "ForCausalLM"  # what transformers falls back on anyway (GPT-2), but not without a warning
     if isinstance(parsed, RecurrentOlmo3Options) and parsed.init_from_pretrained:
         copied = pretrained.copy_weights(model, parsed.init_from_pretrained)
     if parsed.gradient_checkpointing:

@@ -1,0 +1,70 @@
+"""Checkpoints: everything that a run's future depends on, in one file that is whole at every moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthshards.digest import canonical_json
+from synthshards.errors import DataError, UsageError
+
+NAME = "checkpoint.pt"
+_VERSION = 1
+#: Options that may differ between a run and its resumption: they change nothing that has been computed.
+_FREE = {
+    "output_dir", "metrics_file", "plot_file", "logging", "train.resume", "train.checkpoint_every", "train.num_workers",
+    "train.log_every_steps",
+}  # fmt: skip
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """A digest of what a run's results depend on."""
+
+    def walk(value: Any, at: str) -> Any:
+        if isinstance(value, Mapping):
+            inner = {str(k): walk(v, f"{at}.{k}" if at else str(k)) for k, v in value.items()}
+            return {k: v for k, v in inner.items() if (f"{at}.{k}" if at else k) not in _FREE}
+        return repr(value)
+
+    return hashlib.sha256(canonical_json(walk(config, ""))).hexdigest()
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint: under another name, synced, renamed."""
+    unfinished = folder / f".{NAME}.tmp"
+    with unfinished.open("wb") as file:
+        torch.save({"version": _VERSION, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / NAME)
+
+
+def load(folder: Path, config_digest: str) -> dict[str, Any] | None:
+    """The checkpoint of a folder, None where there is none.
+
+    Raises:
+        UsageError: it is of a run with another configuration.
+        DataError: it cannot be read.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        version, digest = state["version"], state["config"]
+    except Exception as error:  # torch raises what it likes
+        line = str(error).strip().splitlines()
+        raise DataError(f"{path}: not a checkpoint ({line[0] if line else type(error).__name__})") from None
+    if version != _VERSION:
+        raise DataError(f"{path}: of version {version}; legal: {_VERSION}")
+    if digest != config_digest:
+        raise UsageError(
+            f"{path} is of a run with another configuration; legal: train.resume=no, another output_dir, or the same "
+            f"configuration ({', '.join(sorted(_FREE))} may differ)"
+        )
+    return state

@@ -1,0 +1,97 @@
+"""`synthshards train`: the smallest experiment, from rows to a score, top to bottom. About half a minute on two cores.
+
+synthshards train                                   GPT-2 of two layers on Depo1-225, ten steps of eight rows
+synthshards train dataset=mano train.max_steps=100
+synthshards train data.path=data/depo/train         the same rows from shards: the same numbers
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from synthshards.params import parse
+
+from .curve import compose, given_of
+from .evals import eval_sets, longest_row
+from .metrics import METRICS, Options
+from .model_options import parse_options
+from .models import build_model, tokenizer_ids
+from .optimize import any_batch, choose_device, make_optimizer, mean_loss
+from .options import DataOptions, EvalOptions, TrainOptions
+from .subjects import make_subjects
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, evaluate, print.
+
+    Args:
+        arguments: Hydra overrides, such as ``dataset=mano``; default those of the command line.
+
+    Raises:
+        UsageError: an unknown or illegal setting.
+    """
+    overrides = list(sys.argv[1:] if arguments is None else arguments)
+    config = compose(overrides, "minimal")
+    train, ev = parse(TrainOptions, config["train"], "train"), parse(EvalOptions, config["eval"], "eval")
+    device = choose_device(train.device)
+
+    # Rows to train on: the split "train" of a seed; rows to be asked: its split "eval". They share no stream.
+    name, options = config["model"].pop("name"), config["model"]
+    special = tokenizer_ids(parse_options(name, options))
+    with tempfile.TemporaryDirectory() as folder:
+        (subject,) = make_subjects(
+            config["dataset"], parse(DataOptions, config["data"], "data"), train, Path(folder),
+            given=given_of(overrides), special=special,
+        )  # fmt: skip
+    sets = eval_sets(subject, ev)
+
+    # A model with random weights, large enough for the largest id and the longest row.
+    built = build_model(
+        name, options, seed=config["seed"], task=subject.name, largest_id=subject.largest_id,
+        longest_row=max(longest_row(sets, subject.tokenizer), train.seq_len or 0),
+    )  # fmt: skip
+    model = built.model.to(device)
+    optimizer = make_optimizer(model, train)
+
+    # Batches in index order, the same ones from shards and on the fly.
+    stream = subject.training_rows().batches(
+        train.batch_size, packing=train.packing, seq_len=train.seq_len, repeat=True, tokenizer=subject.tokenizer,
+        pad_id=(special.pad if special is not None else None) or 0,
+    )  # fmt: skip
+    torch.manual_seed(config["seed"])
+    for step, batch in zip(range(1, train.max_steps + 1), stream, strict=False):
+        loss = mean_loss(model, {key: value.to(device) for key, value in any_batch(batch).items()}, train.isolate)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        print(f"step {step:3d}  loss {loss.item():.4f}", flush=True)
+
+    # What it has learned: whole answers, and tokens of answers with and without marks such as <ans>.
+    batch_tokens = 512 * ev.batch_size
+    used = len(subject.tokenizer) if subject.tokenizer is not None else None
+    options_of = Options(
+        batch_tokens=batch_tokens, batch_rows=ev.batch_size, tokenizer=subject.tokenizer, used_tokens=used
+    )
+    groups = (
+        [[row for one in sets for row in one.rows()]] if subject.task.name == "capo" else [one.rows() for one in sets]
+    )
+    for one, rows in zip(sets, groups, strict=False):
+        score = METRICS[subject.task.name](model, one.task if len(groups) > 1 else subject.task, rows, options_of)
+        shown = score.columns()
+        extra = "".join(f"  {key} {shown[key]:.4g}" for key in ("kl", "bits", "bits_per_parameter") if key in shown)
+        print(
+            f"{one.label}: whole answers {score.accuracy:.4f} ± {score.standard_error:.4f}  "
+            f"answer tokens {score.answer_token_accuracy:.4f}  with marks {score.token_accuracy:.4f}{extra}"
+        )
+
+    # And a row is what the law says, by a checker that shares no code with the generator.
+    print(f"first row valid: {bool(subject.task.validate_example(subject.dataset[0]))}")
+
+
+if __name__ == "__main__":
+    main()

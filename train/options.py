@@ -1,0 +1,90 @@
+"""The options of a training run beside dataset and model: name, legal range, default, as ``conf/`` has them, too.
+
+The keys and their defaults are a contract; `conf/config.yaml` says what each means.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from synthshards.errors import UsageError
+from synthshards.params import TaskParams
+
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(ge=0)]
+
+
+class TrainOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to train."""
+
+    num_examples: int = 20_000
+    batch_size: Count = 8
+    learning_rate: Positive = 5e-4
+    weight_decay: Positive = 0.0
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Positive = 1e-8
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: Natural = 0
+    final_share: Share = 0.0
+    max_grad_norm: Positive = 0.0
+    max_steps: Count = 200
+    eval_every_steps: Count = 20
+    gradient_accumulation_steps: Count = 1
+    packing: Literal["pad", "concat", "paper", "best-fit"] = "pad"
+    seq_len: Count | None = None
+    isolate: bool = True
+    num_workers: Natural = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    checkpoint_every: Natural = 0
+    resume: Literal["no", "auto"] = "no"
+    log_every_steps: Natural = 0
+
+    def check(self) -> None:
+        """Refuse windows without a length."""
+        if self.packing != "pad" and self.seq_len is None:
+            raise UsageError(f"train: packing={self.packing} needs train.seq_len, the tokens of a window")
+
+
+class EvalOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to evaluate, and on what."""
+
+    hops: list[Count] | None = None
+    num_examples_per_hop: Count = 256
+    batch_size: Count = 16
+    qa: bool = True
+    resample_each_eval: bool = True
+    manifests: str | None = None
+    samples: Count | None = None
+    packed_seq_len: Count | None = None
+
+
+class WandbOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights & Biases."""
+
+    enabled: bool = False
+    project: str = "depo-hop-curves"
+    entity: str | None = None
+    name: str | None = None
+
+
+class LoggingOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a run is written to beside its CSV and picture."""
+
+    wandb: WandbOptions = WandbOptions()
+    tensorboard: bool = False
+    jsonl: bool = True
+
+
+class DataOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where rows come from."""
+
+    path: str | None = None
+    seed: Natural = 42
+    mixture: dict[str, float] | None = None
