@@ -112,6 +112,7 @@ def test_what_just_fits_is_built() -> None:
     assert (built.vocab_size, built.context, built.special, built.copied) == (64, 64, None, ())
     assert built.model.training
     assert {p.dtype for p in built.model.parameters()} == {torch.float32}
+    assert built.model.loss_type == "ForCausalLM", "else transformers warns at the first loss"
 
 
 @pytest.mark.parametrize(
