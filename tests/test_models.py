@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import warnings
 from collections.abc import Iterator
 from importlib.resources import files
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_models import TINY, one_thread, rows, same, weights
 
 from synthshards.errors import UsageError
+from synthshards.train import canon, layer_inputs, recurrent_olmo3
 from synthshards.train import models as train_models
 from synthshards.train.forward import accepted
 from synthshards.train.model_options import MODELS, as_mapping, parse_options
@@ -172,6 +174,13 @@ def test_a_loop_that_sees_nothing_is_warned_of() -> None:
         options["recurrent"] = {"random_init_loop_state": True, "loop_attention_mode": "cross"}
         seeing = build_model("recurrent_olmo3", options).model.eval()
     assert not torch.equal(seeing(input_ids=rows(1, 6)).logits, seeing(input_ids=rows(1, 6, seed=2)).logits)
+
+
+@pytest.mark.parametrize("module", [train_models, canon, recurrent_olmo3, layer_inputs])
+def test_examples_in_docstrings_hold(module: Any) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
 
 
 # Seeds and packing ---------------------------------------------------------------------------------------------------

@@ -218,6 +218,7 @@ class CanonLlamaForCausalLM(_CanonWeights, LlamaForCausalLM):  # type: ignore[mi
     `forward` is that of `LlamaForCausalLM` and takes `segment_ids` (int64 [rows, length], 0 for padding) besides:
     neither attention nor convolutions then reach over a segment's border.
 
+    >>> import torch
     >>> config = CanonLlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
     ...                           num_attention_heads=2, canon="ABCD")
     >>> model = CanonLlamaForCausalLM(config)

@@ -79,7 +79,7 @@ def build_model(
         UserWarning: a recurrent model whose output cannot depend on its input.
 
     >>> build_model("tiny_gpt2", {"n_embd": 16, "n_layer": 1}).model.num_parameters()
-    196992
+    197104
     """
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise UsageError(f"seed={seed!r} is not legal; legal: int 0..2^64-1")
