@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,15 +18,18 @@ from synthshards.spec import Identity
 from synthshards.tasks.task import Row, Task
 
 from .component import Component
+from .options import Options, flag, integer
 from .order import Order
 from .schedule import Schedule
 from .source import Generated, Source, Stored
-from .stream import Options, Stats, Stream
+from .stream import Stats, Stream
 from .tokens import TextTokens
 
 #: What `open_dataset` takes.
 Location: TypeAlias = "str | Path | Task | Dataset | Mapping[Any, float] | Sequence[tuple[Any, float]]"
 _HEAL = ("regenerate", "raise", "rewrite")
+#: Rows of an endless dataset: what counts them has 63 bits.
+_ENDLESS = 1 << 63
 
 
 def open_dataset(
@@ -62,8 +66,11 @@ def open_dataset(
     >>> len(ds), ds[7]["n"]
     (1000, 89)
     """
-    if isinstance(location, Mapping) or (isinstance(location, Sequence) and not isinstance(location, str)):
+    if isinstance(location, Mapping) or (isinstance(location, Sequence) and not isinstance(location, str | bytes)):
         pairs = list(location.items() if isinstance(location, Mapping) else location)
+        for pair in pairs:
+            if not (isinstance(pair, Sequence) and not isinstance(pair, str | bytes) and len(pair) == 2):
+                raise UsageError(f"{pair!r} in a mixture; legal: pairs of a dataset and its weight, or a mapping")
         if num_examples is not None or overrides:
             given = "num_examples" if num_examples is not None else next(iter(overrides))
             raise UsageError(f"{given} with a mixture; legal: open the component with it, and mix the opened datasets")
@@ -140,8 +147,7 @@ class Dataset(TorchDataset[Row]):
             assert task is not None, "rows come from somewhere"
             self.identity, self.columns, limit = Identity.of(task, seed, split), task.columns, task.num_examples
         if num_examples is not None:
-            if not isinstance(num_examples, int) or isinstance(num_examples, bool) or num_examples < 0:
-                raise UsageError(f"num_examples={num_examples!r}; legal: an integer of at least 0, or None")
+            num_examples = integer("num_examples", num_examples, 0)
             if limit is not None and num_examples > limit:
                 raise UsageError(f"num_examples={num_examples}; legal: 0..{limit}, there are no more rows")
             limit = num_examples
@@ -194,9 +200,7 @@ class Dataset(TorchDataset[Row]):
     def __getitem__(self, i: int) -> Row:
         """Row i: a dict of `input_ids` and `labels` (int64 arrays), `loss_mask` (bool array) and facts; text rows hold
         `text` and facts, and the first three with a tokenizer. Negative i count from the end."""
-        at = i if i >= 0 or self.num_examples is None else i + self.num_examples
-        if at < 0 or (self.num_examples is not None and at >= self.num_examples):
-            raise IndexError(f"row {i} of {'endlessly many' if self.num_examples is None else self.num_examples}")
+        at = _row_number(i, self.num_examples)
         if self._rows_by_index is None:
             self._rows_by_index = self._source("regenerate", lambda name, count: None, None)
         batch = self._rows_by_index.raw(at, 1)
@@ -242,6 +246,24 @@ class Dataset(TorchDataset[Row]):
         return TextTokens(chosen, join=join, spans=spans)
 
 
+def _row_number(i: Any, rows: int | None) -> int:
+    """i counted from the first row.
+
+    Raises:
+        IndexError: there is no such row.
+        TypeError: i is no integer.
+    """
+    try:
+        at = operator.index(i)
+    except TypeError:
+        raise TypeError(f"ds[{i!r}]; legal: an integer, as in [ds[i] for i in range(10)]") from None
+    if at < 0 and rows is not None:
+        at += rows
+    if not 0 <= at < (_ENDLESS if rows is None else rows):
+        raise IndexError(f"row {i} of {'endlessly many' if rows is None else rows}")
+    return at
+
+
 class Mixture(TorchDataset[Row]):
     """Datasets mixed by weights: in every prefix of the stream each has its share to within one row or window.
 
@@ -285,9 +307,7 @@ class Mixture(TorchDataset[Row]):
 
     def __getitem__(self, i: int) -> Row:
         """Row i of the mixture in index order, with `source`, the position of its dataset."""
-        at = i if i >= 0 or self.num_examples is None else i + self.num_examples
-        if at < 0 or (self.num_examples is not None and at >= self.num_examples):
-            raise IndexError(f"row {i} of {'endlessly many' if self.num_examples is None else self.num_examples}")
+        at = _row_number(i, self.num_examples)
         before = self.schedule.counts(at)
         source = int(self.schedule.components(at, 1)[0])
         part = self.parts[source]
@@ -354,17 +374,17 @@ def stream_of(
         UsageError (a ValueError): an option out of range, with the legal values.
     """
     endless = any(part.num_examples is None for part in parts)
+    shuffle = flag("shuffle", shuffle)
     if shuffle and endless:
         raise UsageError("shuffle=True of an endless dataset; legal: give it num_examples=, or shuffle=False")
     if heal not in _HEAL:
         raise UsageError(f"heal={heal!r}; legal: {', '.join(_HEAL)}")
+    if isinstance(columns, str):
+        raise UsageError(f"columns={columns!r}; legal: a list of names, [{columns!r}]")
     options = Options(
         batch_size, seq_len, packing, rank, world_size, repeat, drop_last, pad_id, pin_memory, tuple(columns)
     )
-    options.check()
-    for name, value, least in (("lanes", lanes, 1), ("seed", seed, 0)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise UsageError(f"{name}={value!r}; legal: an integer of at least {least}")
+    seed, chosen_lanes = integer("seed", seed, 0), None if lanes is None else integer("lanes", lanes, 1)
     rows = [part.num_examples for part in parts]
     length = rows[0] if schedule is None else schedule.length(rows) if exhaustion == "stop" else None
     if repeat and 0 in rows:
@@ -380,7 +400,7 @@ def stream_of(
                     f"columns: {name!r} is no fact of {part.identity.task}; legal: {', '.join(part.columns)}"
                 )
     stats = Stats()
-    order = {"seed": seed, "lanes": lanes or batch_size, "shuffle": shuffle}
+    order = {"seed": seed, "lanes": chosen_lanes or options.batch_size, "shuffle": shuffle}
     components = [
         part.component(order, length is None, heal, stats.add, token) for part, token in zip(parts, tokens, strict=True)
     ]
@@ -391,8 +411,8 @@ def stream_of(
         "shuffle": shuffle,
         "lanes": order["lanes"],
         "packing": packing,
-        "seq_len": seq_len,
-        "repeat": repeat,
+        "seq_len": options.seq_len,
+        "repeat": options.repeat,
     }  # fmt: skip
     digests = [token.digest for token in tokens if token is not None]
     if digests:

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from synthshards.errors import UsageError, nearest
+from synthshards.errors import UsageError
 from synthshards.tasks.task import Buffers
 
 from . import state as states
 from .component import Component, lanes_met
-from .packing import MODES, Packer, Plan
+from .options import Options, integer
+from .packing import Packer, Plan
 from .padding import fill_padded
 from .schedule import Schedule
 from .state import Position, Stand
@@ -35,7 +36,6 @@ Step: TypeAlias = tuple[Batch, Position]
 #: Makes the next steps; its argument is what generated rows lie in, one a component.
 Job: TypeAlias = Callable[[Sequence[Buffers]], Iterator[Step]]
 
-PACKINGS = ("pad", *MODES)
 #: Rows taken from the sources at a time.
 _AT_A_TIME = 1024
 _PACKED = ("input_ids", "labels", "attention_mask", "loss_mask", "index", "segment_ids", "position_ids")
@@ -65,47 +65,6 @@ class Stats:
             return dict(self._counts)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `Dataset.batches` was asked for (its docstring says what each means)."""
-
-    batch_size: int
-    seq_len: int | None
-    packing: str
-    rank: int
-    world_size: int
-    repeat: bool
-    drop_last: bool
-    pad_id: int
-    pin_memory: bool
-    columns: tuple[str, ...]
-
-    def check(self) -> None:
-        """Raise `UsageError` for what cannot be."""
-        for name in ("batch_size", "world_size"):
-            _check_integer(name, getattr(self, name), 1)
-        _check_integer("rank", self.rank, 0)
-        if self.rank >= self.world_size:
-            raise UsageError(f"rank={self.rank} of world_size={self.world_size}; legal: 0..{self.world_size - 1}")
-        if self.batch_size % self.world_size:
-            low = self.batch_size // self.world_size * self.world_size
-            legal = [n for n in (low, low + self.world_size) if n > 0]
-            raise UsageError(
-                f"batch_size={self.batch_size} is no multiple of world_size={self.world_size}; "
-                f"legal: {' or '.join(map(str, legal))}"
-            )
-        if self.packing not in PACKINGS:
-            raise UsageError(
-                f"packing={self.packing!r}{nearest(str(self.packing), PACKINGS)}; legal: {', '.join(PACKINGS)}"
-            )
-        if self.seq_len is not None:
-            _check_integer("seq_len", self.seq_len, 1)
-        elif self.packing != "pad":
-            raise UsageError(f"packing={self.packing!r} needs seq_len, the tokens of a window")
-        if self.columns and self.packing != "pad":
-            raise UsageError(f"columns={list(self.columns)} with packing={self.packing!r}; legal: with packing='pad'")
-
-
 class Stream(IterableDataset[Batch]):
     """Batches as dicts of tensors; made by `Dataset.batches`, which documents them.
 
@@ -132,12 +91,10 @@ class Stream(IterableDataset[Batch]):
         length: units of a padded pass, or of any pass that has an end; None: endless.
         """
         super().__init__()
-        options.check()
-        _check_integer("epoch", epoch, 0)
         self._components, self._options, self._described = tuple(components), options, described
         self._schedule, self._length, self._stats, self._lanes_given = schedule, length, stats, lanes_given
         self._memory = Memory(options.pin_memory)
-        self._position = self._start(epoch)
+        self._position = self._start(integer("epoch", epoch, 0))
 
     # Where it stands -----------------------------------------------------------------------------------------------
 
@@ -148,8 +105,7 @@ class Stream(IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Stand at the start of an epoch."""
-        _check_integer("epoch", epoch, 0)
-        self._position = self._start(epoch)
+        self._position = self._start(integer("epoch", epoch, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: JSON-able, at most 1 KiB and 32 bytes a lane."""
@@ -459,8 +415,3 @@ def _facts(name: str, rows: Sequence[Any], taken: Sequence[int], share: _Share) 
         most = max(len(value) for value in values)
         values = [value + [-1] * (most - len(value)) for value in values]
     return torch.tensor(values, dtype=torch.int64)
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name}={value!r}; legal: an integer of at least {least}")

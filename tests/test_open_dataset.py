@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from loading import all_of, some_of
 from small_datasets import FORMATS, SMALL, make
 
@@ -56,6 +57,18 @@ def test_rows_by_index_are_equal(folder: str) -> None:
     for i in (ROWS, -ROWS - 1):
         with pytest.raises(IndexError, match=f"row {i} of 2500"):
             ds[i]
+
+
+def test_a_row_is_asked_for_by_an_integer(folder: str) -> None:
+    for ds in (open_dataset(folder), open_dataset({folder: 1})):
+        for i in (np.int64(3), np.uint8(3), torch.tensor(3)):
+            assert ds[i]["input_ids"].tolist() == on_the_fly()[3]["input_ids"].tolist()
+        for wrong in (slice(1, 3), 1.0, "n", [1, 2]):
+            with pytest.raises(TypeError, match=r"legal: an integer, as in \[ds\[i\] for i in range"):
+                ds[wrong]
+    for i in (-1, 1 << 63):
+        with pytest.raises(IndexError, match=f"row {i} of endlessly many"):
+            on_the_fly(None)[i]
 
 
 def test_a_manifest_alone_will_do(folder: str, tmp_path: Path) -> None:
@@ -107,6 +120,9 @@ def test_what_differs_from_the_manifest_is_refused(folder: str, options: dict[st
         ("dep0", {}, "dep0"),
         ("/nowhere/at/all", {}, "nowhere"),
         (7, {}, "open_dataset takes no int; legal: a folder, a URI"),
+        (b"depo", {}, "open_dataset takes no bytes; legal: a folder, a URI"),
+        (["depo", "mano"], {}, "'depo' in a mixture; legal: pairs of a dataset and its weight"),
+        ([("depo", 1, 2)], {}, r"\('depo', 1, 2\) in a mixture; legal: pairs"),
         ("depo", {"n": 3}, "no parameter 'n'"),
         ("depo", {"seed": -1}, "seed=-1 is not legal"),
         ("depo", {"split": "Train"}, "split='Train' is not legal"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 import reference_loading as plain
 import torch
@@ -130,12 +132,30 @@ def test_a_row_longer_than_seq_len_is_named(rows: list[plain.Row]) -> None:
         ({"batch_size": 8, "columns": ["m"]}, "columns: 'm' is no fact of depo; legal: .*n, queries"),
         ({"batch_size": 8, "columns": ["n"], "packing": "concat", "seq_len": 9}, "legal: with packing='pad'"),
         ({"batch_size": 8, "tokenizer": "x"}, "rows of depo are token ids"),
+        ({"batch_size": 8, "columns": "ks"}, r"columns='ks'; legal: a list of names, \['ks'\]"),
+        ({"batch_size": 8, "pad_id": None}, "pad_id=None; legal: an integer of 64 bits"),
+        ({"batch_size": 8, "pad_id": 1 << 63}, "pad_id=9223372036854775808; legal: an integer of 64 bits"),
+        *(
+            ({"batch_size": 8, name: "no"}, f"{name}='no'; legal: True, False")
+            for name in ("shuffle", "repeat", "drop_last", "pin_memory")
+        ),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         small().batches(**options)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    names = ("batch_size", "seed", "epoch", "lanes", "rank", "world_size", "pad_id", "seq_len")
+    given = {**dict.fromkeys(names, 1), "rank": 0, "seq_len": SEQ}
+    expected = small(5).batches(**given, shuffle=True)
+    stream = small(np.int64(5)).batches(**{name: np.int64(n) for name, n in given.items()}, shuffle=np.bool_(True))
+    assert json.dumps(stream.state_dict()) == json.dumps(expected.state_dict())
+    assert all_of(stream) == all_of(expected)
+    stream.set_epoch(np.int64(3))
+    assert json.loads(json.dumps(stream.state_dict()))["epoch"] == 3
 
 
 def test_an_unknown_option_is_an_error() -> None:
