@@ -90,7 +90,7 @@ def _once(trial: Trial) -> dict[str, Any]:
         most = max(most, stream.stats()["blocks_opened"] * trial.world / blocks)
     index = torch.cat(found).sort().values
     if not torch.equal(index, torch.arange(len(trial.ds))):
-        raise Broken(f"{len(trial.ds) - len(index.unique())} of {len(trial.ds)} rows are missing in an epoch")
+        raise Broken(f"{len(trial.ds) - len(set(index.tolist()))} of {len(trial.ds)} rows are missing in an epoch")
     return {"rows": len(index), "blocks opened a rank, of its share": round(most, 2)}
 
 

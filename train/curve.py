@@ -16,8 +16,8 @@ from typing import Any
 
 import hydra
 import torch.distributed as dist
-import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -64,21 +64,28 @@ def _groups(mixture: Any) -> dict[str, Any]:
         if name not in known or name == "capo":
             legal = ", ".join(one for one in known if one != "capo")
             raise UsageError(f"data.mixture: {name!r} cannot be mixed; legal: {legal}")
-        groups[name] = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))
+        groups[name] = _group(name)
     return groups
+
+
+def _group(name: str) -> dict[str, Any]:
+    """A group of ``conf/dataset`` as it stands there."""
+    plain = OmegaConf.to_container(OmegaConf.load(CONF / "dataset" / f"{name}.yaml"))
+    assert isinstance(plain, dict), "a group is a mapping"
+    return {str(key): value for key, value in plain.items()}
 
 
 def given_of(overrides: Sequence[str]) -> dict[str, Any]:
     """What overrides say of the rows: parameters by name, `task`, and `seed` for ``data.seed``."""
     found: dict[str, Any] = {}
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key, value = override.key_or_group, override.value()
         if key == "dataset":
-            found["task"] = yaml.safe_load((CONF / "dataset" / f"{value}.yaml").read_text(encoding="utf-8"))["task"]
+            found["task"] = _group(str(value))["task"]
         elif key.startswith("dataset."):
-            found[key.removeprefix("dataset.")] = yaml.safe_load(value)
+            found[key.removeprefix("dataset.")] = value
         elif key == "data.seed":
-            found["seed"] = yaml.safe_load(value)
+            found["seed"] = value
     return found
 
 

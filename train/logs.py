@@ -64,7 +64,7 @@ class TensorBoard:
             raise UsageError(
                 "logging.tensorboard=true needs tensorboard; install it with: pip install 'synthshards[logging]'"
             ) from None
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

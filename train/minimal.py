@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for step, batch in zip(range(1, train.max_steps + 1), stream, strict=False):
         loss = mean_loss(model, {key: value.to(device) for key, value in any_batch(batch).items()}, train.isolate)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         print(f"step {step:3d}  loss {loss.item():.4f}", flush=True)
 

@@ -139,7 +139,7 @@ class Run:
         clock = _Clock(self.step, self.train.max_steps)
         batches = iter(self.loader)
         try:
-            with closing(batches):  # type: ignore[type-var]
+            with closing(batches):
                 while self.step < self.train.max_steps:
                     self._one_step(loss_of, batches, clock, logs)
                     if self.train.checkpoint_every and self.step % self.train.checkpoint_every == 0:
@@ -160,7 +160,9 @@ class Run:
             loss_of = torch.compile(loss_of)  # type: ignore[assignment]
         if self.world > 1:
             ids = [self.device] if self.device.type == "cuda" else None
-            loss_of = nn.parallel.DistributedDataParallel(loss_of, device_ids=ids)
+            loss_of = nn.parallel.DistributedDataParallel(
+                loss_of, device_ids=ids, find_unused_parameters=self.config["model"]["name"] == "recurrent_olmo3"
+            )
         return loss_of
 
     def _one_step(self, loss_of: nn.Module, batches: Iterator[Any], clock: _Clock, logs: Sequence[Log]) -> None:
