@@ -106,6 +106,14 @@ def test_a_large_cache_is_bounded_without_looking_at_every_file_every_time(
     assert len(looks) < 400
 
 
+def test_two_processes_that_know_nothing_of_each_other_keep_the_bound(tmp_path: Path) -> None:
+    caches = [Cache(tmp_path, 600 * SIZE) for _ in range(2)]
+    for k in range(1300):
+        put(caches[k % 2], k)
+        if k % 25 == 0:
+            assert sum(file.size for file in caches[0].files()) <= 600 * SIZE
+
+
 def test_what_is_not_the_caches_stays(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "shards", 2 * SIZE)
     path = put(cache, 0)
