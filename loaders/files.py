@@ -1,8 +1,9 @@
-"""The bytes of a shard's file, checked: the map of a local file, or a fetched one by way of the cache."""
+"""The bytes of a shard's file, checked: a local file, or a fetched one by way of the cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from synthshards.manifest import ShardEntry
 
 from .cache import Cache
 from .fetching import Fetcher
+
+#: Files up to this size are read into memory, larger ones are mapped (bytes).
+COPIED = 24 << 20
 
 
 class Stamp(NamedTuple):
@@ -86,8 +90,13 @@ class Files:
     def _map(self, entry: ShardEntry) -> Found:
         path, stamp = self.stamp(entry)  # before the map: a file that is replaced in between is checked again
         assert path is not None
+        data = None
+        if stamp is not None and stamp.size <= COPIED:
+            # A map of a file that somebody cuts short kills the process that reads it (SIGBUS).
+            with suppress(OSError), pa.OSFile(str(path)) as file:
+                data = file.read_buffer()
         try:
-            data = self._folder.read(entry.path)
+            data = self._folder.read(entry.path) if data is None else data  # or say in a line what is wrong
         except FileNotFoundError:
             raise DataError("the file is absent") from None
         self._check(entry, data, path, stamp)

@@ -204,7 +204,8 @@ def test_another_heal_is_refused(heal: object, built: str) -> None:
     assert ("did you mean 'rewrite'" in str(caught.value)) == (heal == "rewrit")
 
 
-def test_files_and_maps_are_let_go(tmp_path: Path) -> None:
+def test_files_and_maps_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthshards.loaders.files.COPIED", 0)  # else there are no maps
     built = build(tmp_path / "set")
     shards, _ = opened(built, keep=2)
     assert right(shards)
@@ -219,6 +220,23 @@ def test_files_and_maps_are_let_go(tmp_path: Path) -> None:
     shards.close()
     assert mapped() == set()
     assert not [fd for fd in Path("/proc/self/fd").iterdir() if built in str(fd.resolve())]
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "arrow", "webdataset"])
+def test_a_file_that_is_cut_short_while_it_is_read_kills_nobody(tmp_path: Path, format_name: str) -> None:
+    from small_datasets import make
+
+    from synthshards import open_dataset
+
+    out = Path(make(tmp_path / "out", examples=5000, shard_examples=5000, format=format_name))
+    stream = iter(open_dataset(out).batches(64, shuffle=True))
+    seen = next(stream)["index"].tolist()
+    file = next(out.glob("train-*"))
+    file.write_bytes(file.read_bytes()[:100])  # the same inode: a map would end here, and so would the process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damage that is noticed is healed with a warning
+        seen += [i for batch in stream for i in batch["index"].tolist()]
+    assert sorted(seen) == list(range(5000))
 
 
 def test_nothing_here_warns_without_damage(built: str) -> None:
