@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,6 +27,21 @@ def _pointer(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask memory for the cache line at an address (uint64), to be read soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(i32, n) for n in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], cgutils.voidptr_t), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), codegen
 
 
 @helper
@@ -65,6 +81,7 @@ class Rows:
         blocks: what holds them (ids of one dtype).
         part, row: int64 [n]: row i is row `row[i]` of `blocks[part[i]]`.
         addresses: uint64 [blocks, 3].
+        like: an empty array of the ids' dtype, for kernels.
         start, length: int64 [n]: each row's first token in its block, and number of tokens.
     """
 
@@ -74,6 +91,7 @@ class Rows:
         self.dtype = blocks[0].dtype if blocks else np.dtype(np.uint16)
         assert all(block.dtype == self.dtype for block in blocks), "one width of ids"
         self.start, self.length = np.empty(len(index), np.int64), np.empty(len(index), np.int64)
+        self.like = np.empty(0, self.dtype)
         _measure(self.addresses, part, row, self.start, self.length)
 
     def __len__(self) -> int:

@@ -59,6 +59,12 @@ class Stats:
         with self._lock:
             self._counts[name] += count
 
+    def add_all(self, **counts: int) -> None:
+        """Count more of several names."""
+        with self._lock:
+            for name, count in counts.items():
+                self._counts[name] += count
+
     def all(self) -> dict[str, int]:
         """Every count."""
         with self._lock:
@@ -260,14 +266,13 @@ class Stream(IterableDataset[Batch]):
         batch, arrays = self._memory.batch(shapes)
         if self._schedule is not None:
             arrays["source"][:] = share.source
+        tokens = 0
         for r, at, places in zip(rows, taken, share.places, strict=True):
             if len(places):
-                fill_padded(r, at, len(places), places, options.pad_id, arrays)
+                tokens += fill_padded(r, at, places, options.pad_id, arrays)
         for name in options.columns:
             batch[name] = _facts(name, rows, taken, share)
-        tokens = sum(int(some.sum()) for some in lengths)
-        for name, n in (("batches", 1), ("rows", count), ("tokens", tokens), ("pad_tokens", count * width - tokens)):
-            self._stats.add(name, n)
+        self._stats.add_all(batches=1, rows=count, tokens=tokens, pad_tokens=count * width - tokens)
         return batch
 
     def _share(self, first: int, count: int) -> _Share:
@@ -380,11 +385,9 @@ class Stream(IterableDataset[Batch]):
                 arrays["source"][:] = source[start:stop]
                 places, first = np.flatnonzero(source[start:stop] == c), int((source[:start] == c).sum())
             padding, cut = packer.fill(plan, first, places, self._options.pad_id, arrays)
-            self._stats.add("pad_tokens", padding)
-            self._stats.add("truncated_tokens", cut)
-            self._stats.add("tokens", len(places) * seq_len - padding)
-        self._stats.add("batches", 1)
-        self._stats.add("windows", windows)
+            tokens = len(places) * seq_len - padding
+            self._stats.add_all(pad_tokens=padding, truncated_tokens=cut, tokens=tokens)
+        self._stats.add_all(batches=1, windows=windows)
         return batch
 
 

@@ -51,26 +51,26 @@ class Memory:
                 for name, shape in shapes.items()
             }
             return tensors, {name: tensor.numpy() for name, tensor in tensors.items()}
-        sizes = {name: prod(shape) * (1 if name in _DTYPES else 8) for name, shape in shapes.items()}
-        starts, at = {}, 0
-        for name, size in sizes.items():
-            starts[name] = at
-            at += -(-size // _ALIGNED) * _ALIGNED
+        starts, at = [], 0
+        for name, shape in shapes.items():
+            starts.append(at)
+            at += -(-prod(shape) * (1 if name in _DTYPES else 8) // _ALIGNED) * _ALIGNED
         with self._lock:
             buffer, users = self._free(at)
-            arrays = {}
-            for name, shape in shapes.items():
-                flat = buffer[starts[name] : starts[name] + sizes[name]]
-                arrays[name] = flat.view(np.bool_ if name in _DTYPES else np.int64).reshape(shape)
-            users[:] = [weakref.ref(array) for array in arrays.values()]
+            arrays = {
+                name: np.ndarray(shape, np.bool_ if name in _DTYPES else np.int64, buffer, start)
+                for (name, shape), start in zip(shapes.items(), starts, strict=True)
+            }
+            users[:] = map(weakref.ref, arrays.values())
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, arrays
 
     def _free(self, size: int) -> tuple[np.ndarray, list[weakref.ref[np.ndarray]]]:
         """A buffer of at least `size` bytes of which no tensor is left, and the list of its users."""
-        for at, (buffer, users) in enumerate(self._buffers):
+        for at in reversed(range(len(self._buffers))):  # that used last is in the processor's caches
+            buffer, users = self._buffers[at]
             if buffer.size >= size and all(user() is None for user in users):
                 self._buffers.append(self._buffers.pop(at))
-                return self._buffers[-1]
+                return buffer, users
         self._buffers.append((np.empty(size + size // 4 + _ALIGNED, np.uint8), []))
         del self._buffers[:-_KEPT]
         return self._buffers[-1]
