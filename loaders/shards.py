@@ -159,8 +159,8 @@ class Shards:
                     break
                 if shard not in state.open and shard not in state.turns and shard not in state.wanted:
                     state.wanted.append(shard)
-            # Not daemons: Python ends those in the midst of pyarrow, which aborts the process. They end by themselves
-            # when nothing is left to fetch, when this object is gone, and when the main thread ends.
+            # Not daemons, which the end of the program stops in the midst of a file of the cache, or of pyarrow. They
+            # end by themselves when nothing is left to fetch, when this object is gone, and when the main thread ends.
             made = [
                 threading.Thread(target=_fetch_ahead, args=(ref(self),), name="synthshards-prefetch")
                 for _ in range(min(len(state.wanted), THREADS - state.running))

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow.fs
 import pytest
-from helpers import TESTS
+from helpers import PACKAGE, TESTS, python
 from s3 import Server
 from shard_parts import ROWS, build, opened, right, same, wanted
 
@@ -141,6 +141,26 @@ def test_a_damaged_copy_is_deleted_and_fetched_again(open_meanwhile: bool, url: 
     assert tally["bytes_fetched"] - before == sum(sizes(local))
     assert right(opened(url)[0])
     assert len(cache.files()) == 3
+
+
+def test_a_damaged_copy_goes_also_where_no_other_can_be_written(
+    url: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert right(opened(url)[0])
+    damaged = cache.files()[0].path
+    damaged.write_bytes(b"x")
+    monkeypatch.setattr(Cache, "put", lambda self, path, data: False)
+    assert right(opened(url)[0])
+    assert not damaged.exists()
+    assert len(cache.files()) == 2
+
+
+def test_no_cache_means_that_its_copies_are_not_read(url: str, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert right(opened(url)[0])
+    monkeypatch.setenv("SYNTHSHARDS_CACHE_BYTES", "0")
+    shards, tally = opened(url)
+    assert right(shards)
+    assert (tally["bytes_fetched"], tally["cache_hits"]) == (sum(sizes(local)), 0)
 
 
 def test_clearing_the_cache_disturbs_nobody(url: str, cache: Cache) -> None:
@@ -465,7 +485,8 @@ def test_nothing_is_left(end: str, url: str, tmp_path: Path, cache: Cache, s3_pr
     code, status = ENDS[end]
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(PACKAGE.parent), str(TESTS)])
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(READING).format(code), url],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -485,6 +506,44 @@ def test_nothing_is_left(end: str, url: str, tmp_path: Path, cache: Cache, s3_pr
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert right(opened(url)[0])
+
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from shard_parts import opened
+
+def slowly(self, data):
+    with self.open("wb") as file:
+        file.write(bytes(data)[:100])
+        file.flush()
+        begun.append(self)
+        time.sleep(2)
+        return file.write(bytes(data)[100:])
+
+begun = []
+Path.write_bytes = slowly
+shards, _ = opened(sys.argv[1])
+shards.prefetch([0, 1, 2])
+while len(begun) < 3:
+    time.sleep(0.01)
+"""
+
+
+def test_a_copy_that_is_being_written_is_finished(url: str, local: Path, cache: Cache) -> None:
+    """Though the main thread has ended by then."""
+    assert python("-c", WRITING, url).stderr == ""
+    assert sorted(file.size for file in cache.files()) == sorted(sizes(local))
+    assert not any(file.temporary for file in cache.files())
+
+
+def test_the_end_of_a_program_does_not_wait_for_all_that_is_wanted(s3_url: str, s3_proxy: Server) -> None:
+    build(s3_url, examples=200, shard_examples=10)
+    s3_proxy.delay(SHARD, 0.5)
+    s3_proxy.seen()
+    code = "import sys; from shard_parts import opened; shards, _ = opened(sys.argv[1]); shards.prefetch(range(20))"
+    python("-c", code, s3_url)
+    assert len(fetches(s3_proxy)) <= module.THREADS
 
 
 def test_threads_read_what_others_fetch(url: str, s3_proxy: Server) -> None:
