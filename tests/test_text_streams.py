@@ -1,4 +1,4 @@
-"""Text rows through a tokenizer: its token rows, spans in tokens, windows of entries joined by the end-of-text token."""
+"""Text rows through a tokenizer: its token rows, spans in tokens, windows of entries joined by an end of text."""
 
 from __future__ import annotations
 
