@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/tasks.md and its pictures; ``--check`` fails where they are stale.
+"""Writes the generated parts of docs/tasks.md and the pictures of docs/; ``--check`` fails where they are stale.
 
     python docs/generate.py            # write
     python docs/generate.py --check    # exit 1, and say what is stale
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pictures import pictures
 
 from synthshards.catalog import TASKS, make_task, resolve
 from synthshards.inspect import task_from_text
@@ -119,7 +120,7 @@ def histogram_svg(preset: str) -> str:
 def outputs() -> dict[Path, str]:
     """Every generated file with the text that it should have."""
     page = DOCS / "tasks.md"
-    out: dict[Path, str] = {}
+    out: dict[Path, str] = {DOCS / name: svg for name, svg in pictures().items()}
 
     def fill(match: re.Match[str]) -> str:
         what, *arguments = match[2].split()
