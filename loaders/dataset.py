@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -212,9 +212,15 @@ class Dataset(TorchDataset[Row]):
         """A stream of batches: see `stream_of`, whose options these are."""
         return stream_of([self], None, "stop", self.fingerprint, batch_size, **options)
 
-    def _source(self, heal: str, count: Callable[[str, int], None], convert: TextTokens | None) -> Source:
+    def _source(
+        self,
+        heal: str,
+        count: Callable[[str, int], None],
+        convert: TextTokens | None,
+        wanted: Collection[str] | None = None,
+    ) -> Source:
         if self.stored is not None:
-            return Stored(self.stored, heal, count, convert)
+            return Stored(self.stored, heal, count, convert, wanted)
         return Generated(self.task, self.identity.seed, self.identity.split, convert)
 
     def component(
@@ -224,10 +230,11 @@ class Dataset(TorchDataset[Row]):
         heal: str,
         count: Callable[[str, int], None],
         tokens: TextTokens | None,
+        facts: Sequence[str],
     ) -> Component:
-        """This dataset as a part of a stream."""
-        source = self._source(heal, count, tokens)
-        source.hold(order["lanes"])
+        """This dataset as a part of a stream, of whose columns batches hold the rows themselves and `facts`."""
+        source = self._source(heal, count, tokens, {"input_ids", "loss_mask", "text", *facts})
+        source.hold(order["lanes"] if order["shuffle"] else 1)
         return Component(source, Order(self.fingerprint, self.num_examples, **order), endless)
 
     def tokens(self, tokenizer: Any, join: bool, spans: bool) -> TextTokens | None:
@@ -402,7 +409,8 @@ def stream_of(
     stats = Stats()
     order = {"seed": seed, "lanes": chosen_lanes or options.batch_size, "shuffle": shuffle}
     components = [
-        part.component(order, length is None, heal, stats.add, token) for part, token in zip(parts, tokens, strict=True)
+        part.component(order, length is None, heal, stats.add, token, columns)
+        for part, token in zip(parts, tokens, strict=True)
     ]
     described = {
         "dataset": fingerprint,

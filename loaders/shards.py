@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,7 @@ class Shards:
             are hashed), "bytes_fetched" (those of them that came over the network), "shards_opened", "cache_hits",
             "shards_healed", "retries". Must be picklable where this object is to be.
         keep: shards held open; the least recently used is closed first.
+        wanted: columns that are wanted, None: all (generated rows have all).
 
     Raises:
         UsageError: heal is none of these, or SYNTHSHARDS_CACHE_BYTES no number.
@@ -112,9 +113,11 @@ class Shards:
         heal: str = "regenerate",
         count: Callable[[str, int], None] = ignore,
         keep: int = 64,
+        wanted: Collection[str] | None = None,
     ) -> None:
         assert keep > 0, keep
         self._stored, self._mode, self._count, self._keep = stored, check_heal(heal), count, keep
+        self._wanted = wanted
         self._alone = None if stored.by_name and heal == "regenerate" else False  # None: not yet looked
         self._warned: set[int] = set()
         self._proved: set[int] = set()
@@ -122,7 +125,7 @@ class Shards:
         self._own = self._new_state()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shards, (self._stored, self._mode, self._count, self._keep)
+        return Shards, (self._stored, self._mode, self._count, self._keep, self._wanted)
 
     def read(self, shard: int, start: int, stop: int) -> RaggedBatch:
         """Rows start..stop-1 of a shard, counted from its own first row (0 ≤ start ≤ stop ≤ rows).
@@ -246,7 +249,7 @@ class Shards:
         """The shard from its file; `DataError` or `StorageError` where that cannot be."""
         entry, manifest = self._entry(shard), self._stored.manifest
         found = state.files.read(entry, patient)
-        reader: Reader = get_format(manifest.layout.format).Reader(found.data, manifest.columns)
+        reader: Reader = get_format(manifest.layout.format).Reader(found.data, manifest.columns, self._wanted)
         if reader.rows != entry.stop - entry.start:
             raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
         state.count("shards_opened")

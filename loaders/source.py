@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeAlias
 
@@ -93,13 +93,19 @@ class Stored:
         heal: "regenerate", "raise" or "rewrite" (see `Shards`).
         count: called with what is to be counted, and how many.
         convert: what turns text rows into token rows.
+        wanted: columns that are wanted, None: all.
     """
 
     def __init__(
-        self, stored: StoredDataset, heal: str, count: Callable[[str, int], None], convert: Convert | None = None
+        self,
+        stored: StoredDataset,
+        heal: str,
+        count: Callable[[str, int], None],
+        convert: Convert | None = None,
+        wanted: Collection[str] | None = None,
     ) -> None:
-        self.stored, self.convert, self._count = stored, convert, count
-        self.shards = Shards(stored, heal=heal, count=count)
+        self.stored, self.convert, self._count, self._wanted = stored, convert, count, wanted
+        self.shards = Shards(stored, heal=heal, count=count, wanted=wanted)
         self._starts = np.array([entry.start for entry in stored.manifest.shards], np.int64)
         self._rows = stored.manifest.examples
         self._blocks: OrderedDict[int, _Slot] = OrderedDict()
@@ -125,7 +131,10 @@ class Stored:
             shard = self._shard_of(at)
             entry = self.stored.manifest.shards[shard]
             end = min(stop, entry.stop)
-            parts.append(self.shards.read(shard, at - entry.start, end - entry.start))
+            batch = self.shards.read(shard, at - entry.start, end - entry.start)
+            if self._wanted is not None:  # a healed shard's rows have all columns
+                batch = RaggedBatch({name: column for name, column in batch.columns.items() if name in self._wanted})
+            parts.append(batch)
             at = end
         return concat(parts)
 

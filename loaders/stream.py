@@ -141,7 +141,7 @@ class Stream(IterableDataset[Batch]):
         self._described = {**self._described, "lanes": lanes}
         self._components = tuple(replace(c, order=replace(c.order, lanes=lanes)) for c in self._components)
         for component in self._components:
-            component.source.hold(lanes)
+            component.source.hold(lanes if component.order.shuffle else 1)
 
     def _checked(self, position: Position) -> Position:
         for stand, count in zip(position.stands, self._lane_counts(), strict=True):

@@ -255,3 +255,13 @@ def test_names_of_formats_and_compressions() -> None:
     assert check_compression("parquet", "none") == "none"
     with pytest.raises(UsageError, match=r"one of zstd, snappy, none; did you mean 'snappy'\?"):
         check_compression("parquet", "snapy")
+
+
+@every_format
+@pytest.mark.parametrize("batch", [token_batch(1500), text_batch(1500)], ids=["tokens", "text"])
+def test_wanted_columns_are_those_of_all_and_no_other(module: ModuleType, batch: RaggedBatch) -> None:
+    names = list(batch.columns)
+    for wanted in (names[:1], names[-1:], [names[-1], names[0]], ["input_ids", "loss_mask", "text"]):
+        part = module.Reader(encode(module, batch), batch.kinds, wanted).read(3, 1400)
+        assert list(part.columns) == [name for name in names if name in wanted]
+        same(part, RaggedBatch({name: batch.slice(3, 1400).columns[name] for name in part.columns}))

@@ -17,6 +17,7 @@ from synthshards.catalog import TASKS
 from synthshards.dataset import open_stored
 from synthshards.errors import DataError, HealWarning, StorageError, VersionError
 from synthshards.formats import parquet
+from synthshards.loaders.dataset import open_dataset
 from synthshards.loaders.healing import Generated
 from synthshards.pipelines.verify import verify
 from synthshards.storage_local import LocalFolder
@@ -284,3 +285,15 @@ def test_the_manifest_stays_valid_json_whatever_happens(out: str) -> None:
         assert right(opened(out, heal="rewrite")[0])
     assert (Path(out) / "manifest.json").read_bytes() == before
     assert json.loads(before)["layout"]["num_shards"] == 3
+
+
+@pytest.mark.parametrize("columns", [(), ("n",)])
+def test_a_block_joins_a_healed_shard_s_rows_with_those_of_files(columns: tuple[str, ...], out: str) -> None:
+    # Block 2 lies in two shards. A generated row has every column, one from a file those that are wanted.
+    expected = [batch["index"].tolist() for batch in open_dataset(out).batches(8, columns=columns)]
+    (Path(out) / "train-00000.parquet").unlink()
+    stream = open_dataset(out).batches(8, columns=columns)
+    with pytest.warns(HealWarning):
+        batches = list(stream)
+    assert [batch["index"].tolist() for batch in batches] == expected
+    assert all(set(columns) <= batch.keys() for batch in batches)

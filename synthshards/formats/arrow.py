@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
 from ..errors import DataError
 from ..ragged import BLOCK_ROWS, RaggedBatch, concat
-from .convert import arrow_schema, check_schema, empty_batch, reading, to_arrow, to_batch
+from .convert import arrow_schema, check_schema, chosen, empty_batch, reading, to_arrow, to_batch
 
 NAME = "arrow"
 SUFFIX = "arrow"
@@ -57,12 +57,16 @@ class Writer:
 class Reader:
     """Reads one shard.
 
+    Args:
+        columns: name → kind of all its columns.
+        wanted: those that `read` gives, None: all.
+
     Raises:
         DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
     """
 
-    def __init__(self, data: pa.Buffer, columns: Mapping[str, str]) -> None:
-        self._columns = dict(columns)
+    def __init__(self, data: pa.Buffer, columns: Mapping[str, str], wanted: Collection[str] | None = None) -> None:
+        self._columns = chosen(columns, wanted)
         with reading("Arrow IPC"):
             self._file = pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(use_threads=False))
             check_schema(self._file.schema, columns)
@@ -83,7 +87,7 @@ class Reader:
         first = block * BLOCK_ROWS
         rows = min(BLOCK_ROWS, self.rows - first)
         with reading("Arrow IPC"):
-            found = self._file.get_batch(block)
+            found = self._file.get_batch(block).select(list(self._columns))
         if found.num_rows != rows:
             raise DataError(f"record batch {block} of the shard has {found.num_rows} rows; expected {rows}")
         return to_batch(

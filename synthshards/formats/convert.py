@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -152,6 +152,11 @@ def _flat_to_numpy(array: pa.Array, kind: str, start: int, stop: int) -> np.ndar
 
 def _empty_column(kind: str) -> Column:
     return Column(kind, np.empty(0, KINDS[kind]), np.zeros(1, np.int64) if is_ragged(kind) else None)
+
+
+def chosen(columns: Mapping[str, str], wanted: Collection[str] | None) -> dict[str, str]:
+    """Those of `columns` that are wanted (None: all), in their order."""
+    return {name: kind for name, kind in columns.items() if wanted is None or name in wanted}
 
 
 def empty_batch(columns: Mapping[str, str]) -> RaggedBatch:

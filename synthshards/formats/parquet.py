@@ -8,7 +8,7 @@ readers take them too. Names below are those of https://github.com/apache/parque
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from ..errors import DataError
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat
 from . import thrift
-from .convert import check_rows, empty_batch, reading
+from .convert import check_rows, chosen, empty_batch, reading
 from .pages import PLAIN, RLE, PageWriter, decode, holds_tokens
 from .thrift import BINARY, FALSE, I8, I32, I64, LIST, STRUCT, Struct
 
@@ -179,12 +179,17 @@ def _codec(codec_id: int) -> pa.Codec | None:
 class Reader:
     """Reads one shard.
 
+    Args:
+        columns: name → kind of all its columns.
+        wanted: those that `read` gives, None: all.
+
     Raises:
         DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
     """
 
-    def __init__(self, data: pa.Buffer, columns: Mapping[str, str]) -> None:
-        self._columns = dict(columns)
+    def __init__(self, data: pa.Buffer, columns: Mapping[str, str], wanted: Collection[str] | None = None) -> None:
+        self._columns = chosen(columns, wanted)
+        self._places = [at for at, name in enumerate(columns) if name in self._columns]
         self._data = memoryview(data)
         with reading("Parquet"):
             size = int.from_bytes(self._data[-8:-4], "little")
@@ -208,8 +213,11 @@ class Reader:
             first = block * BLOCK_ROWS
             rows = min(BLOCK_ROWS, self.rows - first)
             with reading("Parquet"):
-                chunks = zip(self._columns.items(), self._groups[block], strict=True)
-                found = {name: self._read_chunk(kind, rows, chunk) for (name, kind), chunk in chunks}
+                chunks = [self._groups[block][at] for at in self._places]
+                found = {
+                    name: self._read_chunk(kind, rows, chunk)
+                    for (name, kind), chunk in zip(self._columns.items(), chunks, strict=True)
+                }
             batch = check_rows(RaggedBatch(found))
             low, high = max(start - first, 0), min(stop - first, rows)
             parts.append(batch if high - low == rows else batch.slice(low, high))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..errors import DataError
 from ..kernel import helper, kernel
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, offsets_of
 from . import json_rows
-from .convert import check_rows, check_text, empty_batch, reading
+from .convert import check_rows, check_text, chosen, empty_batch, reading
 from .memory import copy_bytes, equal_bytes
 
 NAME = "webdataset"
@@ -254,12 +254,16 @@ def _gather(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, separator: 
 class Reader:
     """Reads one shard.
 
+    Args:
+        columns: name → kind of all its columns.
+        wanted: those that `read` gives, None: all.
+
     Raises:
         DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
     """
 
-    def __init__(self, data: pa.Buffer, columns: Mapping[str, str]) -> None:
-        self._columns = dict(columns)
+    def __init__(self, data: pa.Buffer, columns: Mapping[str, str], wanted: Collection[str] | None = None) -> None:
+        self._columns = self._stored = dict(columns)
         self._layout = _layout(columns)
         self._data = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
         with reading("WebDataset tar"):
@@ -273,6 +277,7 @@ class Reader:
         self._starts, self._sizes = places[: self.rows].T + 512, sizes[: self.rows].T
         if self.rows:
             self.read(0, 1)  # the json has its schema in every row
+        self._columns = chosen(columns, wanted)
 
     def read(self, start: int, stop: int) -> RaggedBatch:
         """Rows start..stop-1 of the shard (0 ≤ start ≤ stop ≤ rows)."""
@@ -280,8 +285,10 @@ class Reader:
         if start == stop:
             return empty_batch(self._columns)
         found: dict[str, Column] = {}
-        apart = _stored_apart(self._columns)
+        apart = _stored_apart(self._stored)
         for member, name in enumerate(apart):
+            if name not in self._columns:
+                continue
             kind = self._columns[name]
             content, bounds = self._content(member, start, stop)
             values = content.view(KINDS[kind])
@@ -290,9 +297,10 @@ class Reader:
             found[name] = Column(kind, values, bounds // values.itemsize)
             if kind == "string":
                 check_text(found[name])
-        facts = {name: kind for name, kind in self._columns.items() if name not in apart}
-        lines, _ = self._content(len(apart), start, stop, separator=ord("\n"))
-        found.update(json_rows.load(lines, facts, stop - start))
+        if self._columns == self._stored or not apart.keys() >= self._columns.keys():
+            facts = {name: kind for name, kind in self._stored.items() if name not in apart}
+            lines, _ = self._content(len(apart), start, stop, separator=ord("\n"))
+            found.update(json_rows.load(lines, facts, stop - start))
         return check_rows(RaggedBatch({name: found[name] for name in self._columns}))
 
     def _content(self, member: int, start: int, stop: int, separator: int = -1) -> tuple[np.ndarray, np.ndarray]:
