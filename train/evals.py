@@ -6,7 +6,6 @@ again from its manifest alone, which holds no row, only what rows are a function
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from synthshards.tasks.task import Row, Task
 
 from .options import EvalOptions
 from .subjects import Subject
-
-_HOP = re.compile(r"hop_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,11 @@ class EvalSet:
     split: str
     count: int
     start: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        """Of its rows."""
+        return Identity.of(self.task, self.seed, self.split)
 
     def rows(self) -> list[Row]:
         """The rows."""
@@ -71,8 +73,7 @@ class EvalSet:
             path=shard_name(self.split, 0, "parquet"), start=0, stop=self.count, **batch_counts(batch), bytes=None,
             sha256=None, content=content.hexdigest(),
         )  # fmt: skip
-        identity = Identity.of(self.task, self.seed, self.split)
-        return Manifest(identity, Layout("parquet", self.count, 1, "zstd"), self.task.columns, [entry]).to_json()
+        return Manifest(self.identity, Layout("parquet", self.count, 1, "zstd"), self.task.columns, [entry]).to_json()
 
 
 def hops_of(task: Task, options: EvalOptions) -> list[int]:
@@ -96,16 +97,19 @@ def eval_sets(subject: Subject, options: EvalOptions) -> list[EvalSet]:
     """The eval sets of a subject: one a hop of Depo, questions and biographies of Capo, else one.
 
     Raises:
-        UsageError: a hop above K.
+        UsageError: a hop above K, or rows that are trained on.
     """
     task, count = subject.task, options.num_examples_per_hop
+    if subject.dataset.identity.split == "eval":
+        raise UsageError(
+            "data.path: its rows are of the split eval, on which the run is evaluated; legal: another split, or "
+            "eval.manifests"
+        )
     params = task.params.canonical()
     if task.name == "depo":
+        of = {hop: type(task)({**params, "qa": options.qa, "fixed_k": hop}) for hop in hops_of(task, options)}
         return [
-            EvalSet(
-                f"hop_{hop}", hop, type(task)({**params, "qa": options.qa, "fixed_k": hop}), subject.seed, "eval", count
-            )
-            for hop in hops_of(task, options)
+            EvalSet(f"{_prefix(subject)}hop_{hop}", hop, one, subject.seed, "eval", count) for hop, one in of.items()
         ]
     if task.name == "capo":
         asked = type(task)(num_people=params["num_people"], they=params["they"], form="qa", people="test")
@@ -122,8 +126,13 @@ def eval_sets(subject: Subject, options: EvalOptions) -> list[EvalSet]:
     return [EvalSet(subject.name, None, task, subject.seed, "eval", count)]
 
 
+def _prefix(subject: Subject) -> str:
+    """What keeps the labels of two subjects apart."""
+    return f"{subject.name}_" if subject.mixed else ""
+
+
 def stored_sets(folder: Path, subject: Subject) -> list[EvalSet]:
-    """The eval sets whose manifests lie in a folder, of the subject's task.
+    """The eval sets whose manifests lie in a folder, of the subject's task; in a mixture, those named after it.
 
     Raises:
         UsageError: there are none.
@@ -133,19 +142,29 @@ def stored_sets(folder: Path, subject: Subject) -> list[EvalSet]:
     for path in sorted(folder.glob("*.manifest.json")):
         ds = open_dataset(path)
         assert isinstance(ds, Dataset), "a manifest is of one dataset"
-        if ds.identity.task != subject.task.name:
-            continue
         label = path.name.removesuffix(".manifest.json")
-        hop = _HOP.fullmatch(label)
-        found.append(
-            EvalSet(label, int(hop[1]) if hop else None, ds.task, ds.identity.seed, ds.identity.split, len(ds))
-        )
+        if ds.identity.task != subject.task.name or (subject.mixed and not f"{label}_".startswith(_prefix(subject))):
+            continue
+        hop = ds.task.params.fixed_k if subject.task.name == "depo" else None
+        if subject.task.name == "depo" and hop is None:
+            raise UsageError(f"{path}: its rows ask for different hops; legal: rows of one, fixed_k=HOP")
+        _check_ids(ds.task, subject, path)
+        found.append(EvalSet(label, hop, ds.task, ds.identity.seed, ds.identity.split, len(ds)))
     if not found:
         raise UsageError(
             f"eval.manifests={folder}: no *.manifest.json of {subject.task.name} in it; legal: the folder eval of a "
             "run with eval.resample_each_eval=false"
         )
-    return sorted(found, key=lambda one: (one.hop or 0, one.label))
+    # Questions before biographies, as eval_sets has them: sums of floats depend on their order.
+    return sorted(found, key=lambda one: (one.hop or 0, one.task.params.canonical().get("form") != "qa", one.label))
+
+
+def _check_ids(task: Task, subject: Subject, path: Path) -> None:
+    if subject.tokenizer is None and (largest := max(task.token_ids()) + subject.offset) > subject.largest_id:
+        raise UsageError(
+            f"{path}: its rows hold the id {largest}, and {subject.name} has ids up to {subject.largest_id}; "
+            "legal: rows of the same tokens"
+        )
 
 
 def write_manifests(sets: Sequence[EvalSet], folder: Path) -> None:
@@ -155,6 +174,18 @@ def write_manifests(sets: Sequence[EvalSet], folder: Path) -> None:
         unfinished = folder / f".{one.label}.tmp"
         unfinished.write_bytes(one.manifest())
         unfinished.replace(folder / f"{one.label}.manifest.json")
+
+
+def longest_trained(subject: Subject, rows: int) -> int:
+    """Tokens of the longest of the first `rows` rows that are trained on, and of the hardest size (n = N), if there is
+    one: what a model's context must hold. At most 4,096 rows are looked at (1,024 of text)."""
+    dataset, params = subject.dataset, subject.task.params.canonical()
+    limit = dataset.num_examples if dataset.num_examples is not None else rows
+    count = min(rows, limit, 4096 if subject.tokenizer is None else 1024)
+    sets = [EvalSet("", None, subject.task, subject.seed, dataset.identity.split, count)]
+    if "qa" in params:
+        sets.append(EvalSet("", None, type(subject.task)({**params, "qa": True}), subject.seed, "eval", 256))
+    return longest_row(sets, subject.tokenizer)
 
 
 def longest_row(sets: Sequence[EvalSet], tokenizer: Any = None) -> int:

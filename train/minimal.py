@@ -8,12 +8,11 @@ synthshards train data.path=data/depo/train         the same rows from shards: t
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from synthshards.errors import UsageError
 from synthshards.params import parse
 
 from .curve import compose, given_of
@@ -24,6 +23,19 @@ from .models import build_model, tokenizer_ids
 from .optimize import any_batch, choose_device, make_optimizer, mean_loss
 from .options import DataOptions, EvalOptions, TrainOptions
 from .subjects import make_subjects
+
+#: Settings of `synthshards curve` that this script has no lines for.
+_NOT_HERE = {
+    *(f"data.{name}" for name in ("mixture", "mixture_params")),
+    *(f"eval.{name}" for name in ("resample_each_eval", "manifests", "samples", "packed_seq_len")),
+    *(
+        f"train.{name}"
+        for name in (
+            "schedule", "warmup_steps", "final_share", "max_grad_norm", "eval_every_steps", "num_workers", "precision",
+            "gradient_accumulation_steps", "compile", "checkpoint_every", "resume", "log_every_steps", "save_model",
+        )
+    ),
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UsageError: an unknown or illegal setting.
     """
     overrides = list(sys.argv[1:] if arguments is None else arguments)
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in _NOT_HERE or key.startswith("logging"):
+            raise UsageError(
+                f"{key} says nothing here: the minimal example leaves it out; legal with: synthshards curve"
+            )
     config = compose(overrides, "minimal")
     train, ev = parse(TrainOptions, config["train"], "train"), parse(EvalOptions, config["eval"], "eval")
     device = choose_device(train.device)
@@ -43,11 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Rows to train on: the split "train" of a seed; rows to be asked: its split "eval". They share no stream.
     name, options = config["model"].pop("name"), config["model"]
     special = tokenizer_ids(parse_options(name, options))
-    with tempfile.TemporaryDirectory() as folder:
-        (subject,) = make_subjects(
-            config["dataset"], parse(DataOptions, config["data"], "data"), train, Path(folder),
-            given=given_of(overrides), special=special,
-        )  # fmt: skip
+    data = parse(DataOptions, config["data"], "data")
+    (subject,) = make_subjects(config["dataset"], data, train, given=given_of(overrides), special=special)
     sets = eval_sets(subject, ev)
 
     # A model with random weights, large enough for the largest id and the longest row.

@@ -61,6 +61,15 @@ def make_optimizer(model: nn.Module, o: TrainOptions) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], o.learning_rate, (o.beta1, o.beta2), o.eps)
 
 
+def check_isolation(model: nn.Module) -> None:
+    """Raise `UsageError` where packed rows would see one another, since the model cannot be told their borders."""
+    if not accepted(model, position_ids=None):
+        raise UsageError(
+            f"train.isolate=true: {type(model).__name__} takes no position_ids, by which packed rows stay apart; "
+            "legal: train.isolate=false, or train.packing=pad"
+        )
+
+
 def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict[str, Tensor]:
     """What the model is given of a batch, labels aside.
 
@@ -141,10 +150,10 @@ def train_step(
         with sync:
             with half:
                 loss = loss_of({name: value.to(device) for name, value in batch.items()})
-            share = count / float(total)
+            share = count / float(total) if count else 0.0  # windows may hold no answer, even all of them
             # DistributedDataParallel takes the mean over ranks; this makes it the sum of their shares.
             (loss * (share * world) if count else loss.nan_to_num() * 0).backward()
-        told += float(loss.detach()) * share if count else 0.0
+        told += float(loss.detach()) * share if share else 0.0
     if world > 1:
         dist.all_reduce(told)
     if o.max_grad_norm:

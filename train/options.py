@@ -5,11 +5,11 @@ The keys and their defaults are a contract; `conf/config.yaml` says what each me
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from synthshards.errors import UsageError
+from synthshards.errors import UsageError, nearest
 from synthshards.params import TaskParams
 
 Count = Annotated[int, Meta(ge=1)]
@@ -45,6 +45,7 @@ class TrainOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=
     checkpoint_every: Natural = 0
     resume: Literal["no", "auto"] = "no"
     log_every_steps: Natural = 0
+    save_model: bool = False
 
     def check(self) -> None:
         """Refuse windows without a length."""
@@ -88,3 +89,15 @@ class DataOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=T
     path: str | None = None
     seed: Natural = 42
     mixture: dict[str, float] | None = None
+    mixture_params: dict[str, dict[str, Any]] | None = None
+
+    def check(self) -> None:
+        """Refuse two sources of rows, and parameters of what is not mixed."""
+        if self.mixture is not None and self.path is not None:
+            raise UsageError("data.path and data.mixture are two sources of rows; legal: one of them")
+        for name in self.mixture_params or {}:
+            if name not in (self.mixture or {}):
+                raise UsageError(
+                    f"data.mixture_params: {name!r} is not mixed{nearest(name, self.mixture or {})}; "
+                    f"legal: {', '.join(self.mixture or {}) or 'nothing, without data.mixture'}"
+                )

@@ -24,6 +24,11 @@ class Shifted(nn.Module):
         self._size = subject.largest_id + 1 - subject.offset
         self.config: Any = getattr(model, "config", None)
 
+    @property
+    def base_model(self) -> nn.Module:
+        """The model, whose `forward` says which keywords are known (see `accepted`)."""
+        return self.model
+
     def forward(
         self,
         input_ids: Tensor,

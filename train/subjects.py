@@ -7,8 +7,9 @@ t + Σ_{i<j} (largest id of task i + 1). A single task keeps its ids.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from synthshards import make_task, open_dataset
@@ -34,15 +35,18 @@ class Subject:
         dataset: the rows to train on.
         offset: what is added to its ids.
         tokenizer: of text rows, as transformers has it.
-        tokenizer_path: where the tokenizer was found or written.
+        tokenizer_json: that tokenizer's file, where it was made for this run.
         qa_share: of text windows: the share that holds questions.
+        mixed: whether there are other subjects beside it.
     """
 
     name: str
     dataset: Dataset
     offset: int = 0
     tokenizer: Any = None
+    tokenizer_json: bytes | None = None
     qa_share: float = 0.0
+    mixed: bool = False
 
     @property
     def task(self) -> Task:
@@ -79,7 +83,6 @@ def make_subjects(
     dataset: Mapping[str, Any],
     data: DataOptions,
     train: TrainOptions,
-    folder: Path,
     *,
     mixed: Mapping[str, Mapping[str, Any]] | None = None,
     given: Mapping[str, Any] | None = None,
@@ -91,7 +94,6 @@ def make_subjects(
         dataset: the group `dataset` of the configuration.
         data: the group `data`.
         train: for `num_examples`.
-        folder: where a tokenizer is written.
         mixed: of `data.mixture`: name → its group.
         given: what the command line said of dataset and data; with `data.path` it must be what the manifest says.
         special: ids of a tokenizer that replace the task's own.
@@ -100,15 +102,21 @@ def make_subjects(
         UsageError: an unknown key, an illegal value, or something other than the manifest says.
     """
     if mixed:
+        for name in given or {}:
+            if name != "seed":
+                where = "dataset" if name == "task" else f"dataset.{name}"
+                raise UsageError(
+                    f"{where} says nothing in a mixture; legal: data.mixture_params={{NAME: {{KEY: VALUE}}}}"
+                )
         subjects: list[Subject] = []
         offset = 0
         for name, group in mixed.items():
-            subject = _subject(name, group, data, train, folder, special, offset)
+            subject = replace(_subject(name, group, data, train, special, offset), mixed=True)
             subjects.append(subject)
             offset = subject.largest_id + 1
         return subjects
     if data.path is None:
-        return [_subject(str(dataset["task"]), dataset, data, train, folder, special, 0)]
+        return [_subject(str(dataset["task"]), dataset, data, train, special, 0)]
     stored = open_dataset(data.path)
     assert isinstance(stored, Dataset), "a string names one dataset"
     _check_given(stored, given or {}, data.path)
@@ -119,7 +127,7 @@ def make_subjects(
         )
     name = stored.identity.task
     text = dataset if dataset["task"] == name else {}
-    return [_with_text(name, _first(stored, data.path, train.num_examples), text, folder, 0)]
+    return [_with_text(name, _first(stored, data.path, train.num_examples), text, 0)]
 
 
 def _first(stored: Dataset, path: str, num_examples: int) -> Dataset:
@@ -154,9 +162,8 @@ def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
 
 
 def _subject(
-    name: str, group: Mapping[str, Any], data: DataOptions, train: TrainOptions, folder: Path,
-    special: SpecialIds | None, offset: int,
-) -> Subject:  # fmt: skip
+    name: str, group: Mapping[str, Any], data: DataOptions, train: TrainOptions, special: SpecialIds | None, offset: int
+) -> Subject:
     kind = str(group.get("task"))
     if kind not in TASKS:
         raise UsageError(f"dataset.task={kind!r}{nearest(kind, TASKS)}; legal: {', '.join(TASKS)}")
@@ -167,23 +174,23 @@ def _subject(
     count = train.num_examples if train.num_examples > 0 else None
     if task.num_examples is not None and count is not None:
         count = min(count, task.num_examples)
-    return _with_text(name, Dataset(task, data.seed, "train", count), group, folder, offset)
+    return _with_text(name, Dataset(task, data.seed, "train", count), group, offset)
 
 
-def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], folder: Path, offset: int) -> Subject:
+def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], offset: int) -> Subject:
     """A subject of this dataset; text rows get their tokenizer."""
     if "text" not in dataset.columns:
         return Subject(name, dataset, offset)
+    share = group.get("qa_share", 0.0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise UsageError(f"dataset.qa_share={share!r}; legal: 0 or more, and below 1")
     where = group.get("tokenizer")
-    if where is None:
-        path = folder / "tokenizer.json"
-        folder.mkdir(parents=True, exist_ok=True)
+    if where is not None:
+        return Subject(name, dataset, offset, load_tokenizer(str(where)), None, float(share))
+    with TemporaryDirectory() as folder:  # nothing is written elsewhere before all settings are found legal
+        path = Path(folder) / "tokenizer.json"
         write_tokenizer(dataset.task, path)
-        where = str(path)
-    share = float(group.get("qa_share", 0.0))
-    if not 0 <= share < 1:
-        raise UsageError(f"dataset.qa_share={share}; legal: 0 or more, and below 1")
-    return Subject(name, dataset, offset, load_tokenizer(str(where)), share)
+        return Subject(name, dataset, offset, load_tokenizer(str(path)), path.read_bytes(), float(share))
 
 
 def load_tokenizer(where: str) -> Any:

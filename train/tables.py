@@ -33,7 +33,10 @@ class Table:
         self.rows.append(row)
 
     def write(self) -> None:
-        """Write the CSV, under another name first."""
+        """Write the CSV, under another name first. Before the first evaluation there is none: an older one goes."""
+        if not self.rows:
+            self.csv_path.unlink(missing_ok=True)
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
