@@ -1,0 +1,127 @@
+"""The section `loaders` of `synthshards bench`: batches a second of one process, from shards and on the fly.
+
+Each pass reads a dataset once from its start with a stream of its own, so that shards are opened, hashed and decoded in
+it, and nothing comes from an earlier pass but what the system holds of the files. Counted are real tokens: padding is
+none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from synthshards.formats import FORMATS
+from synthshards.pipelines.bench.memory import Subject, generation
+from synthshards.pipelines.bench.process import run, scratch_folder
+from synthshards.pipelines.bench.timing import MIN_REPEATS
+
+from ..dataset import Dataset, open_dataset
+from ..stream import Stream
+
+#: Rows (padded) or windows (packed) of a batch, and tokens of a window.
+BATCH, WINDOW = 64, 2048
+#: Name of a way to batch → its options; each is compared with the first.
+WAYS: dict[str, dict[str, Any]] = {
+    "padded": {},
+    "padded, shuffled": {"shuffle": True},
+    "concat": {"packing": "concat", "seq_len": WINDOW},
+    "paper": {"packing": "paper", "seq_len": WINDOW},
+    "best-fit": {"packing": "best-fit", "seq_len": WINDOW},
+}
+FLY = "on the fly"
+
+
+def measure(
+    preset: str, rows: int, workers: Sequence[int], seconds: float, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Every way to batch `rows` rows of a preset, from each format and on the fly.
+
+    Args:
+        workers: threads of the loader; 0: the stream itself, without any.
+        seconds: how long each case is repeated, at least three times.
+        say: told what comes next.
+
+    Returns:
+        one entry a case: `preset`, `source`, `way`, `workers`, `rows`, `tokens`, `per_second` (tokens, the best pass),
+        `median_per_second`, `rows_per_second`, `repeats`, and the quotients `of_generation` (on the fly: by raw
+        generation on one core in the same run) and `of_padded` (by "padded" of the same source and workers).
+    """
+    subject = Subject.of(preset)
+    found = []
+    with one_thread(), scratch_folder() as folder:
+        sources = {FLY: open_dataset(preset, num_examples=rows), **build(preset, rows, folder)}
+        generated = [generation(subject, seconds)["per_second"]]
+        for name, dataset in sources.items():
+            say(f"loaders, {preset}, {name}")
+            base: dict[int, float] = {}
+            for way, options in WAYS.items():
+                for count in workers:
+                    entry = case(lambda d=dataset, o=options: d.batches(BATCH, **o), rows, count, seconds)  # type: ignore[misc]
+                    base.setdefault(count, entry["per_second"])
+                    entry["of_padded"] = entry["per_second"] / base[count]
+                    found.append({"preset": preset, "source": name, "way": way, "workers": count, **entry})
+            if name == FLY:
+                generated.append(generation(subject, seconds)["per_second"])
+    for entry in found:
+        entry["of_generation"] = entry["per_second"] / max(generated) if entry["source"] == FLY else None
+    return found
+
+
+def build(preset: str, rows: int, folder: Path) -> dict[str, Dataset]:
+    """The rows in every format in its default compression, in shards of 16,384 rows; split "train" of seed 0."""
+    found = {}
+    for name in FORMATS:
+        out = folder / name
+        run("build", preset, "--examples", str(rows), "--shard-examples", "16384", "--format", name, "--out", out)
+        opened = open_dataset(out)
+        assert isinstance(opened, Dataset), "one folder is no mixture"
+        found[name] = opened
+    return found
+
+
+def case(stream_of: Callable[[], Stream], rows: int, workers: int, seconds: float) -> dict[str, Any]:
+    """Time whole passes over `rows` rows, each of a new stream, for `seconds` and three times at least.
+
+    A first pass is not counted.
+    """
+    _pass(stream_of(), workers)
+    found: list[tuple[float, int]] = []
+    end = time.perf_counter() + seconds
+    while len(found) < MIN_REPEATS or time.perf_counter() < end:
+        stream = stream_of()
+        start = time.perf_counter()
+        _pass(stream, workers)
+        found.append((time.perf_counter() - start, stream.stats()["tokens"]))
+    best, tokens = min(found)
+    middle = median(taken for taken, _ in found)
+    return {
+        "rows": rows,
+        "tokens": tokens,
+        "per_second": tokens / best,
+        "median_per_second": tokens / middle,
+        "rows_per_second": rows / best,
+        "repeats": len(found),
+    }
+
+
+def _pass(stream: Stream, workers: int) -> None:
+    """Read to the end."""
+    for _ in stream.loader(num_workers=workers) if workers else stream:
+        pass
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread meanwhile, as in the workers of a DataLoader."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
