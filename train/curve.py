@@ -148,7 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if arguments is None else arguments)
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
-    overrides = parser.parse_intermixed_args(args).overrides
+    found, unknown = parser.parse_known_intermixed_args(args)
+    if flag := next((arg for arg in unknown if arg.startswith("-")), None):
+        _refuse(f"no flag {flag}")
+    overrides = [*found.overrides, *unknown]
     flags = [arg for arg in args if arg not in overrides]  # Hydra wants them apart
     _check(overrides, flags)
     caught: list[BaseException] = []  # Hydra would print a traceback of its own
