@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,12 +59,8 @@ class TensorBoard:
     """Event files in ``tensorboard``."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UsageError(
-                "logging.tensorboard=true needs tensorboard; install it with: pip install 'synthshards[logging]'"
-            ) from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -81,12 +78,8 @@ class WeightsAndBiases:
     """A run of Weights & Biases, in its own mode (``WANDB_MODE=offline`` works)."""
 
     def __init__(self, folder: Path, options: LoggingOptions, config: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise UsageError(
-                "logging.wandb.enabled=true needs wandb; install it with: pip install 'synthshards[logging]'"
-            ) from None
+        import wandb
+
         o = options.wandb
         self._wandb = wandb
         self._run = wandb.init(
@@ -105,12 +98,23 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def open_logs(folder: Path, options: LoggingOptions, config: Mapping[str, Any], from_step: int) -> list[Log]:
-    """Every log that the options ask for.
+def check_installed(options: LoggingOptions) -> None:
+    """Raise `UsageError` where a log needs a package that is not installed."""
+    for asked, key, package, module in (
+        (options.tensorboard, "logging.tensorboard", "tensorboard", "torch.utils.tensorboard"),
+        (options.wandb.enabled, "logging.wandb.enabled", "wandb", "wandb"),
+    ):
+        try:
+            if asked:
+                import_module(module)
+        except ImportError:
+            raise UsageError(
+                f"{key}=true needs {package}; install it with: pip install 'synthshards[logging]'"
+            ) from None
 
-    Raises:
-        UsageError: one that needs a package that is not installed.
-    """
+
+def open_logs(folder: Path, options: LoggingOptions, config: Mapping[str, Any], from_step: int) -> list[Log]:
+    """Every log that the options ask for."""
     logs: list[Log] = []
     if options.jsonl:
         logs.append(JsonLines(folder, from_step))

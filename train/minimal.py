@@ -17,11 +17,11 @@ from synthshards.params import parse
 
 from .curve import compose, given_of
 from .evals import eval_sets, longest_row
-from .metrics import METRICS, Options
 from .model_options import parse_options
 from .models import build_model, tokenizer_ids
 from .optimize import any_batch, choose_device, make_optimizer, mean_loss
 from .options import DataOptions, EvalOptions, TrainOptions
+from .scoring import scores
 from .subjects import make_subjects
 
 #: Settings of `synthshards curve` that this script has no lines for.
@@ -87,21 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"step {step:3d}  loss {loss.item():.4f}", flush=True)
 
     # What it has learned: whole answers, and tokens of answers with and without marks such as <ans>.
-    batch_tokens = 512 * ev.batch_size
-    used = len(subject.tokenizer) if subject.tokenizer is not None else None
-    options_of = Options(
-        batch_tokens=batch_tokens, batch_rows=ev.batch_size, tokenizer=subject.tokenizer, used_tokens=used
-    )
-    groups = (
-        [[row for one in sets for row in one.rows()]] if subject.task.name == "capo" else [one.rows() for one in sets]
-    )
-    for one, rows in zip(sets, groups, strict=False):
-        score = METRICS[subject.task.name](model, one.task if len(groups) > 1 else subject.task, rows, options_of)
-        shown = score.columns()
-        extra = "".join(f"  {key} {shown[key]:.4g}" for key in ("kl", "bits", "bits_per_parameter") if key in shown)
+    for row, _ in scores(model, subject, sets, ev, config["seed"]):
+        name = f"hop_{row['hop']}" if "hop" in row else subject.name
+        extra = "".join(f"  {key} {row[key]:.4g}" for key in ("kl", "bits", "bits_per_parameter") if key in row)
         print(
-            f"{one.label}: whole answers {score.accuracy:.4f} ± {score.standard_error:.4f}  "
-            f"answer tokens {score.answer_token_accuracy:.4f}  with marks {score.token_accuracy:.4f}{extra}"
+            f"{name}: "
+            f"whole answers {row['accuracy']:.4f} ± {row['standard_error']:.4f}  "
+            f"answer tokens {row['answer_token_accuracy']:.4f}  with marks {row['token_accuracy']:.4f}{extra}"
         )
 
     # And a row is what the law says, by a checker that shares no code with the generator.

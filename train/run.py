@@ -24,7 +24,7 @@ from synthshards.spec import MAX_SEED
 from . import checkpoint
 from .clock import Clock
 from .evals import EvalSet, eval_sets, stored_sets, write_manifests
-from .logs import Log, open_logs
+from .logs import Log, check_installed, open_logs
 from .model_options import parse_options
 from .models import tokenizer_ids
 from .optimize import LossModule, any_batch, check_isolation, choose_device, learning_rate, make_optimizer, train_step
@@ -56,6 +56,7 @@ class Run:
         self.train = parse(TrainOptions, config["train"], "train")
         self.eval = parse(EvalOptions, config["eval"], "eval")
         self.logging = parse(LoggingOptions, config["logging"], "logging")
+        check_installed(self.logging)
         self.data = parse(DataOptions, {k: v for k, v in config["data"].items() if k != "mixture_groups"}, "data")
         self.seed = _seed(config["seed"])
         self.folder = Path(config["output_dir"])
