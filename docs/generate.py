@@ -4,8 +4,8 @@
     python docs/generate.py --check    # exit 1, and say what is stale
 
 A generated part stands between ``<!-- generated: WHAT -->`` and ``<!-- end -->``, where WHAT is ``presets TASK``,
-``parameters TASK``, ``sample TASK KEY=VALUE…`` or ``lengths PRESET…``. Everything in it follows from the package alone:
-rows of fixed seeds, so that the text changes exactly when the package does.
+``parameters TASK``, ``sample TASK KEY=VALUE…``, ``lengths PRESET…`` or ``training-presets``. Everything in it follows
+from the package alone: rows of fixed seeds, so that the text changes exactly when the package does.
 """
 
 from __future__ import annotations
@@ -82,12 +82,34 @@ def lengths(*names: str) -> str:
     return "\n".join(lines) + f"\n\n![row lengths of {names[0]}]({picture})\n"
 
 
+def training_presets() -> str:
+    """The settings of every preset of `synthshards curve`."""
+    from synthshards.train.curve import CONF, compose
+
+    lines = [
+        "| preset | context | batch | steps | schedule | weight decay | learning rates | packing | rows |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    paths = {path.stem: path for path in (CONF / "preset").glob("*.yaml")}
+    for name in [preset for preset in TASKS_OF if preset in paths]:
+        o = compose([f"preset={name}"])["train"]
+        grid = re.search(r"--multirun train\.learning_rate=(\S+)", paths[name].read_text())
+        assert grid is not None, f"{name} names its grid"
+        shape = f"{o['schedule']} to {o['final_share']:.0%}, warm-up {o['warmup_steps']}"
+        lines.append(
+            f"| `{name}` | {o['seq_len']} | {o['batch_size']} | {o['max_steps']:,} | {shape} | {o['weight_decay']} | "
+            f"{grid[1].replace(',', ' ')} | {o['packing']} | {o['num_examples'] or 'endless'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 TASKS_OF = {preset: task for task, (cls, _) in TASKS.items() for preset in cls.presets}
 PARTS: dict[str, Callable[..., str]] = {
     "presets": presets,
     "parameters": parameters,
     "sample": sample,
     "lengths": lengths,
+    "training-presets": training_presets,
 }
 
 
@@ -128,7 +150,8 @@ def outputs() -> dict[Path, str]:
             out[DOCS / f"lengths-{TASKS_OF[arguments[0]]}.svg"] = histogram_svg(arguments[0])
         return f"{match[1]}{PARTS[what](*arguments)}{match[4]}"
 
-    out[page] = _PART.sub(fill, page.read_text())
+    for page in sorted(DOCS.glob("*.md")):
+        out[page] = _PART.sub(fill, page.read_text())
     return out
 
 

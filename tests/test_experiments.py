@@ -30,8 +30,7 @@ SHORT = (
 )  # fmt: skip
 #: The share of the commonest answer, 0: 1/3 of sums and of differences, 5/9 of products.
 CHANCE = (1 / 3 + 1 / 3 + 5 / 9) / 3
-#: Of an accuracy. None was met between two sets of instructions of one processor (ATEN_CPU_CAPABILITY); a tenth of the
-#: learning rate is 0.07 away at the end.
+#: Of an accuracy: another processor or version of torch adds up in another order.
 TOLERANCE = 0.03
 
 
