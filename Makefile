@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint types test-tf4 docs bench clean
+.PHONY: demo test dev lint types test-tf4 docs bench bench-peers bench-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -55,8 +55,23 @@ test-tf4: $(TF4)/.ready
 docs: dev
 	$(BIN)/python docs/generate.py
 
+SECTIONS := start-up,builds,resume,generation,formats,loaders
+
 bench: dev
 	$(BIN)/synthshards bench
 
+# The same rows read by litdata, HF datasets, webdataset and mosaicml-streaming, each in an environment under .peers/.
+bench-peers: dev
+	@mkdir -p build
+	$(BIN)/synthshards bench --only peers --json > build/bench-peers.json
+	$(BIN)/synthshards bench --from build/bench-peers.json --markdown docs/performance.md
+
+# Every table of figures in the docs, measured anew: some minutes, on a machine where nothing else runs.
+bench-docs: dev
+	@mkdir -p build
+	$(BIN)/synthshards bench --only $(SECTIONS),peers --json > build/bench.json
+	for page in $$(grep -l '<!-- bench:' README.md docs/*.md); do \
+		$(BIN)/synthshards bench --from build/bench.json --markdown $$page > /dev/null || exit 1; done
+
 clean:
-	rm -rf $(VENV) $(TF4) build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TF4) .peers build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -24,6 +24,11 @@ OPTIONAL = {
     "synthshards/storage_remote.py": {"fsspec"},
     "synthshards/storage_s3.py": {"botocore"},
     "pipelines/ray_executor.py": {"ray"},
+    # What runs in the environments of other libraries.
+    "loaders/bench/peers/litdata_rows.py": {"litdata"},
+    "loaders/bench/peers/datasets_rows.py": {"datasets"},
+    "loaders/bench/peers/webdataset_rows.py": {"webdataset"},
+    "loaders/bench/peers/streaming_rows.py": {"streaming"},
 }
 STANDARD = __import__("sys").stdlib_module_names
 

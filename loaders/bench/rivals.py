@@ -38,15 +38,15 @@ FOLDER = Path(".peers")
 _INSTALL, _READ = 1200, 600
 
 
-def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Rows 0..rows−1 of a preset (seed 0, split "train") by every library: padded batches of 64, one process.
 
     Ours come before all others and once more after them; the better counts.
 
     Returns:
-        `preset`, `rows`, `tokens`; `ours` and `peers`: entries with `library`, `version`, `reader`, `per_second`
-        (tokens), `rows_per_second`, `bytes` on disk; peers' with `write_rows_per_second`, and `of_ours`: format → how
-        many times as fast ours reads it; `left_out`: entries with `library` and `reason`.
+        one entry: `preset`, `rows`, `tokens`; `ours` and `peers`: entries with `library`, `version`, `reader`,
+        `per_second` (tokens), `rows_per_second`, `bytes` on disk; peers' with `write_rows_per_second`, and `of_ours`:
+        format → how many times as fast ours reads it; `left_out`: entries with `library` and `reason`.
     """
     with one_thread(), scratch_folder() as folder:
         tokens = _leave(preset, rows, folder / "rows")
@@ -86,8 +86,8 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
         read_ours()
     for entry in peers:
         entry["of_ours"] = {name: mine["per_second"] / entry["per_second"] for name, mine in ours.items()}
-    found = {"preset": preset, "rows": rows, "tokens": tokens, "ours": list(ours.values()), "peers": peers}
-    return {**found, "left_out": left_out}
+    mine = list(ours.values())
+    return [{"preset": preset, "rows": rows, "tokens": tokens, "ours": mine, "peers": peers, "left_out": left_out}]
 
 
 def _leave(preset: str, rows: int, folder: Path) -> int:
@@ -138,7 +138,10 @@ def environment(package: str) -> Path:
     home = FOLDER / package
     python, ready = home / "bin" / "python", home / ".ready"
     if not ready.exists():
-        venv.create(home, with_pip=True)
+        try:
+            venv.create(home, with_pip=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SynthshardsError(f"no environment in {home}: {error}") from None
         pins = ["-c", "constraints.txt"] if Path("constraints.txt").exists() else []
         install = ["install", "-q", "--disable-pip-version-check", *pins, "torch", "numpy", package]
         _lines([str(python), "-m", "pip", *install], _INSTALL, dict(os.environ))

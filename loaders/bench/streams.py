@@ -8,7 +8,7 @@ none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -35,22 +35,22 @@ WAYS: dict[str, dict[str, Any]] = {
     "best-fit": {"packing": "best-fit", "seq_len": WINDOW},
 }
 FLY = "on the fly"
+#: Threads of the loader; 0: the stream itself, without any.
+WORKERS = (0, 1, 2)
 
 
-def measure(
-    preset: str, rows: int, workers: Sequence[int], seconds: float, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Every way to batch `rows` rows of a preset, from each format and on the fly.
 
     Args:
-        workers: threads of the loader; 0: the stream itself, without any.
         seconds: how long each case is repeated, at least three times.
         say: told what comes next.
 
     Returns:
-        one entry a case: `preset`, `source`, `way`, `workers`, `rows`, `tokens`, `per_second` (tokens, the best pass),
-        `median_per_second`, `rows_per_second`, `repeats`, and the quotients `of_generation` (on the fly: by raw
-        generation on one core in the same run) and `of_padded` (by "padded" of the same source and workers).
+        one entry a case: `preset`, `source`, `way`, `workers` (threads of the loader; 0: the stream itself), `rows`,
+        `tokens`, `per_second` (tokens, the best pass), `median_per_second`, `rows_per_second`, `repeats`, and
+        quotients: `of_padded` (by "padded" of the same source and workers), `of_generation` (on the fly: by raw
+        generation on one core in the same run; else None).
     """
     subject = Subject.of(preset)
     found = []
@@ -61,7 +61,7 @@ def measure(
             say(f"loaders, {preset}, {name}")
             base: dict[int, float] = {}
             for way, options in WAYS.items():
-                for count in workers:
+                for count in WORKERS:
                     entry = case(lambda d=dataset, o=options: d.batches(BATCH, **o), rows, count, seconds)  # type: ignore[misc]
                     base.setdefault(count, entry["per_second"])
                     entry["of_padded"] = entry["per_second"] / base[count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +23,28 @@ from .plain import PLAIN
 
 #: Measured when no preset is named; the first of them is also built end to end.
 PRESETS = ("depo1-225", "depo2-125", "brevo1-110", "brevo2-50", "mano-10", "lano-cfg3f", "capo-50k")
-SECTIONS = ("start-up", "builds", "resume", "generation", "formats")
+SECTIONS = ("start-up", "builds", "resume", "generation", "formats", "loaders", "train")
+#: Measured only when named, since it installs other people's libraries.
+ASKED_FOR = ("peers",)
+#: Those that live on the floor above: section → (module, extra that it needs).
+_ABOVE = {
+    "loaders": ("synthshards.loaders.bench.streams", "torch"),
+    "peers": ("synthshards.loaders.bench.rivals", "torch"),
+    "train": ("synthshards.train.bench", "train"),
+}
 
 #: Names of a format and a compression.
 Case = tuple[str, str]
 
 #: What --quick changes of the settings.
-_QUICK: dict[str, Any] = {"rows": 1 << 14, "memory_rows": 1 << 11, "seconds": 0.05, "runs": 1, "shards": 100}
+_QUICK: dict[str, Any] = {
+    "rows": 1 << 14,
+    "memory_rows": 1 << 11,
+    "seconds": 0.05,
+    "runs": 1,
+    "shards": 100,
+    "loaded_rows": 1 << 12,
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Settings:
     seconds: float = 1.0
     runs: int = 3
     shards: int = 100_000
+    loaded_rows: int = 60_000
 
 
 @dataclass
@@ -66,6 +83,8 @@ class Run:
         plain: dict[str, list[float]] = {preset: [] for preset in chosen.presets}
 
         def time_plain() -> None:
+            if set(chosen.sections) <= _ABOVE.keys():  # they have other measures
+                return
             for subject in subjects:
                 self.say(f"plain Python, {subject.preset}")
                 plain[subject.preset].append(memory.plain_speed(subject, chosen.seconds))
@@ -92,7 +111,9 @@ class Run:
         self.document["plain"] = [
             {"preset": s.preset, "unit": s.unit, "per_second": max(plain[s.preset]), "measured": plain[s.preset]}
             for s in subjects
+            if plain[s.preset]
         ]
+        self._above([subject.preset for subject in subjects if subject.preset in chosen.built])
         return self.document
 
     def _builds(self, subjects: Sequence[Subject]) -> None:
@@ -108,6 +129,24 @@ class Run:
                 built, verified = process.build(subject, rows, name, compression, workers, chosen.runs)
                 self.document["builds"].append(built)
                 self.document["verifications"].append(verified)
+
+    def _above(self, presets: Sequence[str]) -> None:
+        """Loaders and peers, of token rows; left out with one line where PyTorch is missing."""
+        chosen = self.settings
+        for section, (name, extra) in _ABOVE.items():
+            if section not in chosen.sections:
+                continue
+            try:
+                above = importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                if (error.name or "").startswith("synthshards"):
+                    raise
+                _say(f"{section} left out: needs {error.name}; install it with: pip install 'synthshards[{extra}]'")
+                continue
+            found = self.document[section] = []
+            for preset in presets:
+                if Subject.of(preset).unit == "tokens":
+                    found += above.measure(preset, chosen.loaded_rows, chosen.seconds, self.say)
 
     def _formats(self, subjects: Sequence[Subject]) -> None:
         chosen = self.settings
@@ -146,7 +185,7 @@ def add_ratios(document: dict[str, Any]) -> dict[str, Any]:
 @click.option("--rows", type=click.IntRange(min=1), help="Rows of each build. [default: 1048576]")
 @click.option("--formats", metavar="LIST", help="Such as parquet,arrow:lz4. [default: all]")
 @click.option("--workers", metavar="LIST", help="Of the builds, such as 1,2. [default: 1 and all cores]")
-@click.option("--only", metavar="LIST", help=f"Of {','.join(SECTIONS)}. [default: all]")
+@click.option("--only", metavar="LIST", help=f"Of {','.join(SECTIONS)}; and peers. [default: all but peers]")
 @click.option("--quick", is_flag=True, help="A few seconds, rough figures.")
 @JSON
 @click.option("--markdown", metavar="FILE", help="Put the tables between the <!-- bench:NAME --> markers of FILE.")
@@ -162,13 +201,16 @@ def bench(
     markdown: str | None,
     stored: str | None,
 ) -> None:
-    """Measure generation, formats and whole builds on this machine, as multiples of plain Python in the same run.
+    """Measure generation, formats, whole builds and loaders on this machine, as ratios of one run.
 
     \b
     Examples:
       synthshards bench
       synthshards bench depo2-125 --formats parquet,arrow --workers 1,2
       synthshards bench --json > bench.json && synthshards bench --from bench.json --markdown docs/performance.md
+
+    `--only peers` reads the same rows with litdata, HF datasets, webdataset and mosaicml-streaming, too, and installs
+    each into an environment of its own under .peers/, which stays.
 
     Builds go into a folder under the current one, which is deleted; the default ones take 4 GB at most at a time.
     """
@@ -236,6 +278,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _sections(text: str) -> tuple[str, ...]:
     items = [item.strip() for item in text.split(",")]
     for item in items:
-        if item not in SECTIONS:
-            raise UsageError(f"--only {item!r}{nearest(item, SECTIONS)}; legal: {', '.join(SECTIONS)}")
+        if item not in (*SECTIONS, *ASKED_FOR):
+            legal = (*SECTIONS, *ASKED_FOR)
+            raise UsageError(f"--only {item!r}{nearest(item, legal)}; legal: {', '.join(legal)}")
     return tuple(items)

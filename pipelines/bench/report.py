@@ -63,9 +63,15 @@ def check_markers(page: Path) -> None:
 
 
 def update(page: Path, document: Document) -> None:
-    """Put the figures of a run between the markers of a page that `check_markers` has passed."""
+    """Put the figures of a run between the markers of a page that `check_markers` has passed.
+
+    What the run did not measure stays as it is, and so does the machine, where only loaders or peers were measured.
+    """
 
     def filled(match: re.Match[str]) -> str:
+        name = match["name"]
+        if not (document["plain"] if name == "machine" else TABLES[name](document).rows):
+            return match[0]
         return f"{match[1]}{markdown(document, match['name'])}\n{match[3]}"
 
     page.write_text(_BLOCK.sub(filled, page.read_text(encoding="utf-8")), encoding="utf-8")

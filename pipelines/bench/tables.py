@@ -33,6 +33,10 @@ def _times(value: float) -> str:
     return f"{_three(value)} ×"
 
 
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
 def _memory(value: int | None) -> str:
     return "–" if value is None else f"{value / 1e6:,.0f} MB"
 
@@ -159,6 +163,75 @@ def _resume(document: Document) -> Table:
     return Table("Resuming a build, whole processes", head, rows)
 
 
+def _loaders(document: Document) -> Table:
+    """A row a source and way to batch: the speed of each number of threads, and ratios of the best of them."""
+    cases: dict[tuple[str, str, str], dict[int, Any]] = {}
+    for e in document.get("loaders", ()):
+        cases.setdefault((e["preset"], e["source"], e["way"]), {})[e["workers"]] = e
+    rows = []
+    for (preset, source, way), by_workers in cases.items():
+        stream = by_workers[0]
+        fly = [e["of_generation"] for e in by_workers.values() if e["of_generation"] is not None]
+        rows.append(
+            (
+                f"{preset}, {source}",
+                way,
+                f"{_rate(stream['per_second'])} tokens/s",
+                _rate(stream["rows_per_second"]),
+                *(_rate(by_workers[n]["per_second"]) for n in sorted(by_workers) if n),
+                _percent(stream["of_padded"]),
+                _percent(fly[0]) if fly else "–",
+                _percent(max(fly)) if fly else "–",
+            )
+        )
+    workers = sorted({e["workers"] for e in document.get("loaders", ()) if e["workers"]})
+    threads = (f"loader, {n} thread{'s' if n > 1 else ''}" for n in workers)
+    head = ("source", "batches", "stream", "rows/s", *threads, "of padded", "of generation", "with threads")
+    return Table("Loaders, one process, real tokens", head, rows)
+
+
+def _peers(document: Document) -> Table:
+    """Ours first, then each way to read with another library, and how many times as fast ours is."""
+    rows = []
+    for run in document.get("peers", ()):
+        names = [e["reader"] for e in run["ours"]]
+        for e in (*run["ours"], *run["peers"]):
+            written = e.get("write_rows_per_second")
+            ratios = e.get("of_ours", {})
+            rows.append(
+                (
+                    f"{e['library']} {e['version']}",
+                    e["reader"],
+                    f"{_rate(e['per_second'])} tokens/s",
+                    _rate(e["rows_per_second"]),
+                    "–" if written is None else _rate(written),
+                    _memory(e["bytes"]),
+                    *(_times(ratios[name]) if name in ratios else "–" for name in names),
+                )
+            )
+        blank = ("–",) * (4 + len(names))
+        rows += [(e["library"], f"left out: {e['reason']}", *blank) for e in run["left_out"]]
+    ours = tuple(f"ours, {e['reader']}" for run in document.get("peers", ())[:1] for e in run["ours"])
+    head = ("library", "reader", "read", "rows/s", "rows/s written", "on disk", *ours)
+    return Table("The same rows by other libraries, one process", head, rows)
+
+
+def _training(document: Document) -> Table:
+    rows = [
+        (
+            e["preset"],
+            e["loop"],
+            str(e["steps"]),
+            f"{_rate(e['per_second'])} tokens/s",
+            f"{100 * e['waiting']:.2f}%",
+            _times(e["of_plain"]),
+        )
+        for e in document.get("train", ())
+    ]
+    head = ("preset", "loop", "steps", "speed", "waiting for data", "plain loop")
+    return Table("Training GPT-2 of two layers on the CPU", head, rows)
+
+
 def _stages(document: Document) -> Table:
     """Where a build's processor time goes: what the stages take by themselves, and what is left of the whole."""
     begin = next((e["cpu_seconds"] for e in document.get("start_up", ()) if e["command"] != "--help"), None)
@@ -219,5 +292,8 @@ TABLES: dict[str, Callable[[Document], Table]] = {
     "stages": _stages,
     "start-up": _start_up,
     "resume": _resume,
+    "loaders": _loaders,
+    "peers": _peers,
+    "train": _training,
     "summary": _summary,
 }

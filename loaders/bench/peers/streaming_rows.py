@@ -12,7 +12,8 @@ from .common import BATCH, Batch, Readers, Rows, batched, collate, main
 
 # It imports torchvision, whose operators want CUDA's libraries beside a PyTorch without them. Nothing here uses one;
 # that they have names is enough for the import.
-_names = torch.library.Library("torchvision", "FRAGMENT")
+_untyped: Any = torch.library
+_names = _untyped.Library("torchvision", "FRAGMENT")
 for _name in ("nms", "qnms"):
     _names.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
