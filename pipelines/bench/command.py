@@ -23,9 +23,9 @@ from .plain import PLAIN
 
 #: Measured when no preset is named; the first of them is also built end to end.
 PRESETS = ("depo1-225", "depo2-125", "brevo1-110", "brevo2-50", "mano-10", "lano-cfg3f", "capo-50k")
-SECTIONS = ("start-up", "builds", "resume", "generation", "formats", "loaders", "train")
-#: Measured only when named, since it installs other people's libraries.
-ASKED_FOR = ("peers",)
+SECTIONS = ("start-up", "builds", "resume", "generation", "formats", "loaders")
+#: Measured only when named: the one installs other people's libraries, the other trains for half a minute.
+ASKED_FOR = ("peers", "train")
 #: Those that live on the floor above: section → (module, extra that it needs).
 _ABOVE = {
     "loaders": ("synthshards.loaders.bench.streams", "torch"),
@@ -131,7 +131,7 @@ class Run:
                 self.document["verifications"].append(verified)
 
     def _above(self, presets: Sequence[str]) -> None:
-        """Loaders and peers, of token rows; left out with one line where PyTorch is missing."""
+        """Loaders, peers and training, of token rows; left out with one line where PyTorch is missing."""
         chosen = self.settings
         for section, (name, extra) in _ABOVE.items():
             if section not in chosen.sections:
@@ -185,7 +185,9 @@ def add_ratios(document: dict[str, Any]) -> dict[str, Any]:
 @click.option("--rows", type=click.IntRange(min=1), help="Rows of each build. [default: 1048576]")
 @click.option("--formats", metavar="LIST", help="Such as parquet,arrow:lz4. [default: all]")
 @click.option("--workers", metavar="LIST", help="Of the builds, such as 1,2. [default: 1 and all cores]")
-@click.option("--only", metavar="LIST", help=f"Of {','.join(SECTIONS)}; and peers. [default: all but peers]")
+@click.option(
+    "--only", metavar="LIST", help=f"Of {','.join(SECTIONS)}; and {','.join(ASKED_FOR)}. [default: all but these two]"
+)
 @click.option("--quick", is_flag=True, help="A few seconds, rough figures.")
 @JSON
 @click.option("--markdown", metavar="FILE", help="Put the tables between the <!-- bench:NAME --> markers of FILE.")
