@@ -4,8 +4,8 @@
     python docs/generate.py --check    # exit 1, and say what is stale
 
 A generated part stands between ``<!-- generated: WHAT -->`` and ``<!-- end -->``, where WHAT is ``presets TASK``,
-``parameters TASK``, ``sample TASK KEY=VALUE…``, ``lengths PRESET…`` or ``training-presets``. Everything in it follows
-from the package alone: rows of fixed seeds, so that the text changes exactly when the package does.
+``parameters TASK``, ``sample TASK KEY=VALUE…``, ``lengths PRESET…``, ``training-presets``,
+``settings FILE`` or ``datasets``. Everything in it follows from the package alone: rows of fixed seeds, so that the text changes exactly when the package does.
 """
 
 from __future__ import annotations
@@ -103,6 +103,34 @@ def training_presets() -> str:
     return "\n".join(lines) + "\n"
 
 
+def settings(file: str) -> str:
+    """Every key of a file of train/conf with its default and the comment beside it; ``train/default`` is that file."""
+    group = "" if file == "config" else f"{file.split('/')[0]}."
+    lines, parents = ["| key | default | |", "|---|---|---|"], list[str]()
+    text = (DOCS.parent / "train" / "conf" / f"{file}.yaml").read_text()
+    if file == "config":
+        text = text[text.index("\nseed:") : text.index("\nhydra:")]
+    for found in re.finditer(r"^( *)(\w+):(?: +([^#\n]*?))? *(?:# (.*))?$", text, re.M):
+        depth, key, default, about = len(found[1]) // 2, found[2], found[3], found[4] or ""
+        parents = [*parents[:depth], key]
+        if key == "name" and not depth:
+            continue
+        shown = f"`{default}`" if default else ""
+        if default or about:
+            lines.append(f"| `{group}{'.'.join(parents)}` | {shown} | {about.replace('|', '/').replace('<', '&lt;')} |")
+    return "\n".join(lines) + "\n"
+
+
+def datasets() -> str:
+    """The keys and defaults of every group of train/conf/dataset."""
+    lines = ["| `dataset=` | keys and defaults |", "|---|---|"]
+    for path in sorted((DOCS.parent / "train" / "conf" / "dataset").glob("*.yaml")):
+        pairs = re.findall(r"^(\w+): +([^#\n]*?) *(?:#.*)?$", path.read_text(), re.M)
+        shown = " ".join(f"{key}={value}" for key, value in pairs if key not in ("name", "task"))
+        lines.append(f"| `{path.stem}` | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
 TASKS_OF = {preset: task for task, (cls, _) in TASKS.items() for preset in cls.presets}
 PARTS: dict[str, Callable[..., str]] = {
     "presets": presets,
@@ -110,6 +138,8 @@ PARTS: dict[str, Callable[..., str]] = {
     "sample": sample,
     "lengths": lengths,
     "training-presets": training_presets,
+    "settings": settings,
+    "datasets": datasets,
 }
 
 

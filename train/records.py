@@ -17,7 +17,7 @@ from .subjects import Subject
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """The resolved configuration as ``config.yaml``: ``--config-dir FOLDER --config-name config`` runs it again."""
+    """The resolved configuration as ``config.yaml``."""
     from omegaconf import OmegaConf
 
     data = {k: v for k, v in config["data"].items() if k != "mixture_groups"}
