@@ -5,7 +5,8 @@
 
 A generated part stands between ``<!-- generated: WHAT -->`` and ``<!-- end -->``, where WHAT is ``presets TASK``,
 ``parameters TASK``, ``sample TASK KEY=VALUE…``, ``lengths PRESET…``, ``training-presets``,
-``settings FILE`` or ``datasets``. Everything in it follows from the package alone: rows of fixed seeds, so that the text changes exactly when the package does.
+``settings FILE`` or ``datasets``. Everything in it follows from the package alone: rows of fixed seeds, so that the text
+changes exactly when the package does.
 """
 
 from __future__ import annotations
@@ -105,9 +106,11 @@ def training_presets() -> str:
 
 def settings(file: str) -> str:
     """Every key of a file of train/conf with its default and the comment beside it; ``train/default`` is that file."""
+    from synthshards.train.curve import CONF
+
     group = "" if file == "config" else f"{file.split('/')[0]}."
     lines, parents = ["| key | default | |", "|---|---|---|"], list[str]()
-    text = (DOCS.parent / "train" / "conf" / f"{file}.yaml").read_text()
+    text = (CONF / f"{file}.yaml").read_text()
     if file == "config":
         text = text[text.index("\nseed:") : text.index("\nhydra:")]
     for found in re.finditer(r"^( *)(\w+):(?: +([^#\n]*?))? *(?:# (.*))?$", text, re.M):
@@ -123,8 +126,10 @@ def settings(file: str) -> str:
 
 def datasets() -> str:
     """The keys and defaults of every group of train/conf/dataset."""
+    from synthshards.train.curve import CONF
+
     lines = ["| `dataset=` | keys and defaults |", "|---|---|"]
-    for path in sorted((DOCS.parent / "train" / "conf" / "dataset").glob("*.yaml")):
+    for path in sorted((CONF / "dataset").glob("*.yaml")):
         pairs = re.findall(r"^(\w+): +([^#\n]*?) *(?:#.*)?$", path.read_text(), re.M)
         shown = " ".join(f"{key}={value}" for key, value in pairs if key not in ("name", "task"))
         lines.append(f"| `{path.stem}` | {shown} |")

@@ -35,6 +35,10 @@ def test_generated_parts_are_fresh_and_staleness_is_seen(tmp_path: Path) -> None
     stale = generate(copy)
     assert stale.returncode == 1
     assert "docs/tasks.md is stale; run: make docs" in stale.stderr
+    assert "docs/training.md is stale" not in stale.stderr
+    page = copy / "training.md"
+    page.write_text(page.read_text().replace("| `train.max_steps` | `200` |", "| `train.max_steps` | `300` |"))
+    assert "docs/training.md is stale; run: make docs" in generate(copy).stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
