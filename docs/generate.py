@@ -5,8 +5,8 @@
 
 A generated part stands between ``<!-- generated: WHAT -->`` and ``<!-- end -->``, where WHAT is ``presets TASK``,
 ``parameters TASK``, ``sample TASK KEY=VALUE…``, ``lengths PRESET…``, ``training-presets``,
-``settings FILE`` or ``datasets``. Everything in it follows from the package alone: rows of fixed seeds, so that the text
-changes exactly when the package does.
+``settings FILE`` or ``datasets``. Everything in it follows from the package alone: rows of fixed seeds, so that the
+text changes exactly when the package does.
 """
 
 from __future__ import annotations
