@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from curves import BRIEF, CAPO, DEPO, GPT2, MANO, RECURRENT, TASKS, files, make_run, only_csv, run, table
+from curves import BRIEF, CAPO, DEPO, GPT2, LANO, MANO, RECURRENT, TASKS, files, make_run, only_csv, run, table
 from helpers import Ended
 from tiny_models import one_thread
 
 import synthshards
+from synthshards.errors import UsageError
 from synthshards.train import tables
 
 Cli = Callable[..., Ended]
@@ -212,7 +213,6 @@ def test_a_frozen_run_is_evaluated_again_from_its_manifests_alone(task: str, tmp
 
 
 def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    from synthshards.errors import UsageError
     from synthshards.train.evals import EvalSet, write_manifests
 
     wide = synthshards.make_task("depo", N=6, K=4, qa=True, fixed_k=2)
@@ -232,9 +232,10 @@ WRONG = {
     "no hop": (("eval.hops=[]",), "eval.hops=[]; legal: at least one hop, or null"),
     "vocabulary": (("model.vocab_size=40",), "largest token id of depo is 40; legal: 41 or more"),
     "context": (("model.n_positions=20",), "model.n_positions=20 is too short: the longest row of depo has 37 tokens"),
-    "context of hard rows": (
-        ("model.n_positions=20", "eval.qa=false"),
-        "model.n_positions=20 is too short: the longest row of depo has 37 tokens",
+    "context of hard rows": (  # none of which is met in training or evaluation
+        ("model.n_positions=36", "eval.qa=false", "eval.hops=[1]", "eval.num_examples_per_hop=1", "train.max_steps=1",
+         "train.batch_size=1", "seed=3"),
+        "model.n_positions=36 is too short: the longest row of depo has 37 tokens",
     ),
     "unknown key": (("train.max_step=3",), "train: no key 'max_step'; did you mean 'max_steps'?; legal: num_examples"),
     "unknown group": (("trian.max_steps=3",), "no setting 'trian'; did you mean 'train'?; legal: seed, output_dir"),
@@ -282,6 +283,13 @@ def test_wrong_settings_are_refused_in_one_line_and_leave_nothing(case: str, tmp
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert files(tmp_path) == set()
+
+
+def test_rows_that_only_training_meets_need_room_too(tmp_path: Path) -> None:
+    few = (*LANO, "dataset.max_rule_length=3", "eval.num_examples_per_hop=1", "model.n_positions=9", "seed=2")
+    make_run(tmp_path, *few, "train.max_steps=1", "train.batch_size=1")
+    with pytest.raises(UsageError, match=r"model.n_positions=9 is too short: the longest row of lano has 10 tokens"):
+        make_run(tmp_path, *few, "train.max_steps=30")
 
 
 @pytest.mark.parametrize(
