@@ -45,7 +45,8 @@ class Component:
             buffers: what generated rows lie in; valid until they serve again.
             pool: threads to share the work among.
         """
-        self.source.ahead(self._indices(epoch, positions + self._stride, clip=True))
+        if self.source.looks_ahead:
+            self.source.ahead(self._indices(epoch, positions + self._stride, clip=True))
         return self.source.take(self._indices(epoch, positions), buffers, pool)
 
     def _indices(self, epoch: int, positions: np.ndarray, clip: bool = False) -> np.ndarray:

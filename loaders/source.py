@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from synthshards.dataset import StoredDataset
+from synthshards.kernel import kernel
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch, concat
 from synthshards.spec import Identity
 from synthshards.tasks.task import Buffers, Task
@@ -24,8 +25,34 @@ _SPLIT, _PARTS = 256, 16
 Convert: TypeAlias = Callable[[RaggedBatch], RaggedBatch]
 
 
+@kernel
+def _blocks_of(indices: Any, numbers: Any, part: Any, row: Any) -> Any:
+    """In which blocks rows lie: row i is row row[i] of block numbers[part[i]]; returns how many blocks there are."""
+    count, last = 0, 0
+    for i in range(indices.size):
+        number = indices[i] // BLOCK_ROWS
+        row[i] = indices[i] % BLOCK_ROWS
+        if count == 0 or numbers[last] != number:
+            last = last + 1 if last + 1 < count else 0  # lanes take turns: mostly it is the next one
+            if count == 0 or numbers[last] != number:
+                last = 0
+                while last < count and numbers[last] != number:
+                    last += 1
+                if last == count:
+                    numbers[count] = number
+                    count += 1
+        part[i] = last
+    return count
+
+
 class Source(Protocol):
-    """Rows by index."""
+    """Rows by index.
+
+    Attributes:
+        looks_ahead: whether `ahead` does anything.
+    """
+
+    looks_ahead: bool
 
     def take(self, indices: np.ndarray, buffers: Buffers, pool: Executor | None = None) -> Rows:
         """The rows of `indices` (uint64 [n]) in that order; generated ones are valid until `buffers` serve again.
@@ -53,6 +80,8 @@ class Generated:
     Args:
         convert: what turns text rows into token rows.
     """
+
+    looks_ahead = False
 
     def __init__(self, task: Task, seed: int, split: str, convert: Convert | None = None) -> None:
         self.task, self.key, self.convert = task, task.key(seed, split), convert
@@ -106,6 +135,7 @@ class Stored:
     ) -> None:
         self.stored, self.convert, self._count, self._wanted = stored, convert, count, wanted
         self.shards = Shards(stored, heal=heal, count=count, wanted=wanted)
+        self.looks_ahead = not stored.folder.is_local
         self._starts = np.array([entry.start for entry in stored.manifest.shards], np.int64)
         self._rows = stored.manifest.examples
         self._blocks: OrderedDict[int, _Slot] = OrderedDict()
@@ -120,10 +150,11 @@ class Stored:
 
     def take(self, indices: np.ndarray, buffers: Buffers, pool: Executor | None = None) -> Rows:
         given = indices.astype(np.int64)
-        numbers, part = np.unique(given // BLOCK_ROWS, return_inverse=True)
+        numbers, part, row = (np.empty(len(given), np.int64) for _ in range(3))
+        numbers = numbers[: _blocks_of(given, numbers, part, row)]
         self._room = max(self._room, len(numbers) + 2)
         blocks = list((pool.map if pool is not None else map)(self._block, numbers.tolist()))
-        return Rows(given, blocks, part.reshape(-1).astype(np.int64), given % BLOCK_ROWS)
+        return Rows(given, blocks, part, row)
 
     def raw(self, start: int, count: int) -> RaggedBatch:
         parts, at, stop = [], start, start + count

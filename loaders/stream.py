@@ -38,6 +38,7 @@ Job: TypeAlias = Callable[[Sequence[Buffers]], Iterator[Step]]
 
 #: Rows taken from the sources at a time.
 _AT_A_TIME = 1024
+_PADDED = ("input_ids", "labels", "attention_mask", "loss_mask")
 _PACKED = ("input_ids", "labels", "attention_mask", "loss_mask", "index", "segment_ids", "position_ids")
 
 
@@ -252,14 +253,13 @@ class Stream(IterableDataset[Batch]):
     def _pad_one(self, share: _Share, rows: Sequence[Any], taken: Sequence[int]) -> Batch:
         options, count = self._options, share.count
         lengths = [r.length[at : at + len(u)] for r, at, u in zip(rows, taken, share.units, strict=True)]
-        longest = max((int(some.max()) for some in lengths if len(some)), default=0)
+        longest = max([int(np.maximum.reduce(some)) for some in lengths if len(some)], default=0)
         width = options.seq_len if options.seq_len is not None else longest
         if longest > width:
             c = next(c for c, some in enumerate(lengths) if len(some) and some.max() == longest)
             index = int(rows[c].index[taken[c] + int(lengths[c].argmax())])
             raise UsageError(f"row {index} has {longest} tokens; legal: seq_len of at least {longest}, or packing")
-        names = ("input_ids", "labels", "attention_mask", "loss_mask")
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(names, (count, width))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PADDED, (count, width))
         shapes["index"] = (count,)
         if self._schedule is not None:
             shapes["source"] = (count,)

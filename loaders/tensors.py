@@ -20,6 +20,7 @@ import torch
 _KEPT = 64
 _DTYPES = {"loss_mask": torch.bool}
 _ALIGNED = 64
+_BOOL, _INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
 
 class Memory:
@@ -51,24 +52,32 @@ class Memory:
                 for name, shape in shapes.items()
             }
             return tensors, {name: tensor.numpy() for name, tensor in tensors.items()}
-        starts, at = [], 0
+        cuts, at = [], 0
         for name, shape in shapes.items():
-            starts.append(at)
-            at += -(-prod(shape) * (1 if name in _DTYPES else 8) // _ALIGNED) * _ALIGNED
+            dtype, size = (_BOOL, 1) if name in _DTYPES else (_INT64, 8)
+            cuts.append((name, shape, dtype, at))
+            at += -(-prod(shape) * size // _ALIGNED) * _ALIGNED
+        tensors, arrays = {}, {}
         with self._lock:
             buffer, users = self._free(at)
-            arrays = {
-                name: np.ndarray(shape, np.bool_ if name in _DTYPES else np.int64, buffer, start)
-                for (name, shape), start in zip(shapes.items(), starts, strict=True)
-            }
-            users[:] = map(weakref.ref, arrays.values())
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}, arrays
+            users.clear()
+            for name, shape, dtype, start in cuts:
+                arrays[name] = array = np.ndarray(shape, dtype, buffer, start)
+                users.append(weakref.ref(array))
+        for name, array in arrays.items():
+            tensors[name] = torch.from_numpy(array)
+        return tensors, arrays
 
     def _free(self, size: int) -> tuple[np.ndarray, list[weakref.ref[np.ndarray]]]:
         """A buffer of at least `size` bytes of which no tensor is left, and the list of its users."""
         for at in reversed(range(len(self._buffers))):  # that used last is in the processor's caches
             buffer, users = self._buffers[at]
-            if buffer.size >= size and all(user() is None for user in users):
+            if buffer.nbytes < size:
+                continue
+            for user in users:
+                if user() is not None:
+                    break
+            else:
                 self._buffers.append(self._buffers.pop(at))
                 return buffer, users
         self._buffers.append((np.empty(size + size // 4 + _ALIGNED, np.uint8), []))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Ended
+from small_datasets import make
 
 from synthshards import open_dataset
 from synthshards.errors import SynthshardsError
@@ -81,6 +82,22 @@ def test_a_pass_reads_to_the_end_with_a_stream_of_its_own(monkeypatch: pytest.Mo
         found = streams.case(stream, ROWS, workers, 0.0)
         assert len(made) == 1 + found["repeats"] == 4
         assert [(one.epoch, one.stats()["rows"]) for one in made] == [(1, ROWS)] * 4
+
+
+def test_epochs_of_one_stream_decode_every_block_again(tmp_path: Path) -> None:
+    rows = 12 * 1024  # more blocks than a stream in index order holds
+    dataset, made = open_dataset(make(tmp_path / "out", examples=rows, shard_examples=4096)), []
+
+    def new() -> Any:
+        made.append(dataset.batches(64))
+        return made[-1]
+
+    found = streams.case(new, rows, 0, 0.0, anew=False)
+    (stream,) = made
+    passes = 1 + found["repeats"]
+    assert (stream.epoch, stream.stats()["blocks_opened"]) == (passes, 12 * passes)
+    assert stream.stats()["shards_opened"] == 3
+    assert found["tokens"] * passes == stream.stats()["tokens"]
 
 
 def test_torch_has_its_threads_again() -> None:
@@ -193,6 +210,10 @@ def test_peers_come_only_when_they_are_named(monkeypatch: pytest.MonkeyPatch, cl
 def test_without_torch_the_section_is_left_out_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import synthshards.loaders
+
+    # The import below makes the package anew, and hangs it into its parent: put the old one back afterwards.
+    monkeypatch.setattr(synthshards, "loaders", synthshards.loaders)
     for name in [name for name in sys.modules if name == "torch" or name.startswith("synthshards.loaders")]:
         monkeypatch.delitem(sys.modules, name)
     real = builtins.__import__

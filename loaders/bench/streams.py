@@ -85,19 +85,22 @@ def build(preset: str, rows: int, folder: Path) -> dict[str, Dataset]:
     return found
 
 
-def case(stream_of: Callable[[], Stream], rows: int, workers: int, seconds: float) -> dict[str, Any]:
-    """Time whole passes over `rows` rows, each of a new stream, for `seconds` and three times at least.
+def case(stream_of: Callable[[], Stream], rows: int, workers: int, seconds: float, anew: bool = True) -> dict[str, Any]:
+    """Time whole passes over `rows` rows for `seconds` and three times at least. A first pass is not counted.
 
-    A first pass is not counted.
+    Args:
+        anew: each pass is of a new stream; otherwise all are epochs of one, whose shards stay open.
     """
-    _pass(stream_of(), workers)
+    stream = stream_of()
+    _pass(stream, workers)
     found: list[tuple[float, int]] = []
     end = time.perf_counter() + seconds
     while len(found) < MIN_REPEATS or time.perf_counter() < end:
-        stream = stream_of()
-        start = time.perf_counter()
+        if anew:
+            stream = stream_of()
+        before, start = stream.stats()["tokens"], time.perf_counter()
         _pass(stream, workers)
-        found.append((time.perf_counter() - start, stream.stats()["tokens"]))
+        found.append((time.perf_counter() - start, stream.stats()["tokens"] - before))
     best, tokens = min(found)
     middle = median(taken for taken, _ in found)
     return {
