@@ -19,6 +19,8 @@ from small_datasets import make
 from torch.utils.data import DataLoader
 
 from synthshards import open_dataset
+from synthshards.loaders.dataset import Dataset
+from synthshards.loaders.source import Stored
 from synthshards.loaders.tensors import Memory
 
 OPTIONS: list[dict[str, Any]] = [{}, {"packing": "concat", "seq_len": 64}]
@@ -191,3 +193,14 @@ def test_buffers_serve_again_once_nobody_holds_them() -> None:
 def test_workers_of_a_dataloader_give_tensors_of_their_own(folder: str) -> None:
     loader = DataLoader(open_dataset(folder).batches(16), batch_size=None, num_workers=2)
     assert some_of(loader, 40) == some_of(open_dataset(folder).batches(16), 40)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_streams_look_ahead_where_shards_are_far(far: bool, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, asked = open_dataset(folder), []
+    assert isinstance(dataset, Dataset)
+    assert dataset.stored is not None
+    monkeypatch.setattr(Stored, "ahead", lambda self, indices: asked.append(len(indices)))
+    monkeypatch.setattr(type(dataset.stored.folder), "is_local", not far)
+    assert len(list(dataset.batches(100))) == 30
+    assert (sum(asked) == 3000) if far else (asked == [])
