@@ -199,7 +199,7 @@ class Stream(IterableDataset[Batch]):
         if self._length is not None:
             self._position = self._start(self._position.epoch + 1)
 
-    def jobs(self, pool: Executor | None = None) -> Iterator[Job]:
+    def jobs(self, pool: Executor | None = None, rows: int = _AT_A_TIME) -> Iterator[Job]:
         """The work from here to the end of the epoch, piece by piece. Padded, the pieces can be done in any order; a
         packed one must be done before the next.
 
@@ -208,17 +208,20 @@ class Stream(IterableDataset[Batch]):
 
         Args:
             pool: threads that share the work of one piece.
+            rows: of a padded piece, about.
         """
         info = get_worker_info()
         own, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         start = copy.deepcopy(self._position)
-        return self._packed_jobs(start, own, workers, pool) if self.packed else self._padded_jobs(start, own, workers)
+        if self.packed:
+            return self._packed_jobs(start, own, workers, pool)
+        return self._padded_jobs(start, own, workers, rows)
 
     # Padded --------------------------------------------------------------------------------------------------------
 
-    def _padded_jobs(self, start: Position, own: int, workers: int) -> Iterator[Job]:
+    def _padded_jobs(self, start: Position, own: int, workers: int, rows: int) -> Iterator[Job]:
         size, length, unit = self._options.batch_size, self._length, start.unit
-        most = max(1, _AT_A_TIME * self._options.world_size // size)
+        most = max(1, rows * self._options.world_size // size)
         at_a_time = 1  # the first batches come soon, the others in larger pieces
         while True:
             batches = []

@@ -14,6 +14,10 @@ from synthshards.errors import UsageError
 from .stream import Batch, Job, Step, Stream
 
 
+#: Rows of a piece of work: fewer than of a stream's own, so that batches that wait stay in the processor's caches.
+_PIECE = 256
+
+
 class Loader:
     """Batches of a stream, made ahead.
 
@@ -58,7 +62,7 @@ class Loader:
         packed = self.stream.packed
         makers = ThreadPoolExecutor(1 if packed else self.num_workers, "synthshards-batches")
         sharers = ThreadPoolExecutor(self.num_workers, "synthshards-rows") if packed and self.num_workers > 1 else None
-        jobs = self.stream.jobs(sharers)
+        jobs = self.stream.jobs(sharers, rows=_PIECE)
         own = threading.local()
 
         def make(job: Job) -> list[Step]:
