@@ -13,7 +13,6 @@ from synthshards.errors import UsageError
 
 from .stream import Batch, Job, Step, Stream
 
-
 #: Rows of a piece of work: fewer than of a stream's own, so that batches that wait stay in the processor's caches.
 _PIECE = 256
 
