@@ -2,8 +2,8 @@
 
 Numba invalidates a cached function when the function's *own* file changes. A generator kernel inlines helpers from
 other files, so an edit of `rng.py` alone would leave cached callers drawing the old rows. Here every cache entry is
-stamped with a digest of all kernel sources of the core plus the kernel's own file, and lives in a folder of that name.
-An entry that cannot be read (truncated by a full disk, say) is deleted and compiled again.
+stamped with a digest of all kernel sources of the core and of the kernel's own folder, and lives in a folder of that
+name. An entry that cannot be read (truncated by a full disk, say) is deleted and compiled again.
 
 The cache lies under ``$NUMBA_CACHE_DIR``, else under the user's cache folder (see `cache_root`).
 """
@@ -54,8 +54,13 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
     def __init__(self, py_func: Any, py_file: str) -> None:
         own = Path(py_file)
         self._py_file = py_file
-        digest = hashlib.sha256(sources_digest(Path(__file__).parent).encode())
+        core = Path(__file__).parent
+        digest = hashlib.sha256(sources_digest(core).encode())
         digest.update(own.read_bytes() if own.is_file() else b"")
+        if core not in own.parents:  # another floor of this checkout: its helpers lie beside it
+            for path in sorted(own.parent.glob("*.py")):
+                text = path.read_bytes()
+                digest.update(text if b"kernel import" in text else b"")
         self._stamp = digest.hexdigest()
         self._line = py_func.__code__.co_firstlineno
         base = os.environ.get("NUMBA_CACHE_DIR")

@@ -112,6 +112,24 @@ def test_the_digest_of_sources_sees_every_kernel_module_and_no_other(tmp_path: P
     sources_digest.cache_clear()
 
 
+def test_a_helper_beside_a_kernel_of_another_floor_is_seen(tmp_path: Path) -> None:
+    """The loaders' kernels inline helpers of `loaders/`, which is no folder of the core."""
+    (tmp_path / "near.py").write_text(
+        "from synthshards.kernel import helper\n@helper\ndef near(x):\n    return x + 1\n"
+    )
+    (tmp_path / "far.py").write_text(
+        "from synthshards.kernel import kernel\nfrom near import near\n@kernel\ndef far(x):\n    return near(x)\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from far import far; print(far(1))"
+
+    def run() -> str:
+        return python("-c", code, SYNTHSHARDS_CACHE=str(tmp_path / "cache")).stdout.strip()
+
+    assert [run(), run()] == ["2", "2"]
+    edit(tmp_path / "near.py", "x + 1", "x + 5")
+    assert run() == "6"
+
+
 @pytest.mark.parametrize("kept", ["nothing", "half", "all but one byte"])
 @pytest.mark.parametrize("suffix", ["nbc", "nbi"])
 def test_a_truncated_entry_is_replaced(warm: Warm, cache: Path, suffix: str, kept: str) -> None:
