@@ -78,3 +78,14 @@ def s3_proxy(s3_env: Server, s3_proxy_server: Server, monkeypatch: pytest.Monkey
     s3_proxy_server.seen()
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy_server.endpoint)
     return s3_proxy_server
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread, afterwards on as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

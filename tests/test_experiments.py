@@ -11,7 +11,6 @@ import csv
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,7 @@ CHANCE = (1 / 3 + 1 / 3 + 5 / 9) / 3
 TOLERANCE = 0.03
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tests share the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def run(folder: Path, *overrides: str) -> list[dict[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from math import isnan, log, sqrt
 from typing import Any
@@ -29,12 +28,7 @@ VOCAB, EOS = 400, 0
 VALUES = ("birth_date", "birth_city", "university", "major", "employer")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 @cache

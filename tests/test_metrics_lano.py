@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 from math import isnan, log, sqrt
 from typing import Any
@@ -25,12 +24,7 @@ TASK = LanoTask(grammar=GRAMMAR, framing="bos", bos_token_id=BOS)
 V = TASK.grammar.terminals
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def exact() -> Oracle:
