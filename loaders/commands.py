@@ -11,7 +11,8 @@ import click
 from synthshards.errors import DataError, UsageError
 
 from .check import Trial, run_checks
-from .dataset import Mixture, open_dataset
+from .dataset import Mixture
+from .opening import open_dataset
 
 
 @click.command("loaders-check")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .errors import HealWarning as HealWarning
     from .errors import SynthshardsError as SynthshardsError
     from .errors import UsageError as UsageError
-    from .loaders.dataset import open_dataset as open_dataset
+    from .loaders.opening import open_dataset as open_dataset
     from .ragged import RaggedBatch as RaggedBatch
     from .tasks.brevo import BrevoTask as BrevoTask
     from .tasks.capo import CapoTask as CapoTask
@@ -43,7 +43,7 @@ _PUBLIC = {
     "Task": "tasks.task",
     "UsageError": "errors",
     "make_task": "catalog",
-    "open_dataset": "loaders.dataset",
+    "open_dataset": "loaders.opening",
 }
 
 __all__ = [

@@ -17,8 +17,8 @@ from synthshards.catalog import TASKS
 from synthshards.dataset import open_stored
 from synthshards.errors import DataError, HealWarning, StorageError, VersionError
 from synthshards.formats import parquet
-from synthshards.loaders.dataset import open_dataset
 from synthshards.loaders.healing import Generated
+from synthshards.loaders.opening import open_dataset
 from synthshards.pipelines.verify import verify
 from synthshards.storage_local import LocalFolder
 

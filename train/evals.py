@@ -13,7 +13,8 @@ from typing import Any
 
 from synthshards.digest import ContentDigest
 from synthshards.errors import UsageError
-from synthshards.loaders.dataset import Dataset, open_dataset
+from synthshards.loaders.dataset import Dataset
+from synthshards.loaders.opening import open_dataset
 from synthshards.manifest import Manifest, ShardEntry, shard_name
 from synthshards.pipelines.shard import batch_counts
 from synthshards.spec import Identity, Layout
