@@ -20,7 +20,7 @@ demo: $(BIN)/synthshards
 # Every extra and test tool, in the same environment. The constraints pin what would otherwise be a download of gigabytes.
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -c constraints.txt -e '.[torch,tokenizers,train,remote,test]'
+	$(PIP) -c constraints.txt -e '.[torch,tokenizers,train,logging,remote,test]'
 	@touch $(VENV)/.dev $(BIN)/synthshards
 
 dev: $(VENV)/.dev
