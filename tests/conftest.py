@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers import Ended
 from s3 import Server
+
+
+# A shell's background jobs begin with Ctrl-C ignored, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
