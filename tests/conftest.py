@@ -12,7 +12,6 @@ import pytest
 from helpers import Ended
 from s3 import Server
 
-
 # A shell's background jobs begin with Ctrl-C ignored, and so would all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
