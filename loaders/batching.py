@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from synthshards.errors import UsageError
 
 from .healing import check_heal
+from .making import Stats
 from .options import Options, flag, integer
 from .schedule import Schedule
-from .stream import Stats, Stream
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .dataset import Dataset

@@ -16,7 +16,7 @@ from synthshards.errors import DataError
 from synthshards.ragged import BLOCK_ROWS
 
 from .dataset import Dataset
-from .stream import Batch
+from .making import Batch
 
 #: Batches of a short run that is compared tensor by tensor.
 _SHORT = 12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from math import gcd
@@ -10,7 +9,6 @@ from math import gcd
 import numpy as np
 
 from synthshards.ragged import BLOCK_ROWS
-from synthshards.tasks.task import Buffers
 
 from .order import SUPERBLOCK, Order
 from .packing import ENDLESS, Packer
@@ -37,17 +35,16 @@ class Component:
         """Rows of an epoch, None: endless."""
         return self.order.rows
 
-    def take(self, epoch: int, positions: np.ndarray, buffers: Buffers, pool: Executor | None = None) -> Rows:
+    def take(self, epoch: int, positions: np.ndarray, pool: Executor | None = None) -> Rows:
         """The rows at list positions counted from the start of `epoch` (they run on into later ones).
 
         Args:
             positions: int64 [n].
-            buffers: what generated rows lie in; valid until they serve again.
             pool: threads to share the work among.
         """
         if self.source.looks_ahead:
             self.source.ahead(self._indices(epoch, positions + self._stride, clip=True))
-        return self.source.take(self._indices(epoch, positions), buffers, pool)
+        return self.source.take(self._indices(epoch, positions), pool)
 
     def _indices(self, epoch: int, positions: np.ndarray, clip: bool = False) -> np.ndarray:
         if self.rows is None or len(positions) == 0:
@@ -83,8 +80,7 @@ class Component:
         lanes: np.ndarray,
         count: int,
         stand: np.ndarray,
-        buffers: Buffers,
-        pool: Callable[[], Executor | None],
+        pool: Executor | None,
     ) -> Packer:
         """A packer of some of `count` packing lanes.
 
@@ -99,10 +95,10 @@ class Component:
 
         def take(lane: np.ndarray, n: np.ndarray) -> Rows:
             if each is None:
-                return self.take(epoch, n * count + lanes[lane], buffers, pool())
+                return self.take(epoch, n * count + lanes[lane], pool)
             passed, turn = np.divmod(n, each[lane])
             assert self.rows is not None
-            return self.take(epoch, passed * self.rows + turn * count + lanes[lane], buffers, pool())
+            return self.take(epoch, passed * self.rows + turn * count + lanes[lane], pool)
 
         return Packer(mode, seq_len, stand, total, take)
 

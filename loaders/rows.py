@@ -1,7 +1,7 @@
 """Rows picked from anywhere, without copying them: blocks of rows, and which row of which block comes when.
 
 A kernel that fills a batch reads rows from the blocks they lie in, in whatever order is asked for. Blocks come and go,
-so it is given their addresses; `Rows` holds the blocks for as long as anybody may read them.
+so it is given the rows' addresses; `Rows` holds the blocks meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from numba.extending import intrinsic
 
 from synthshards.kernel import helper, kernel
 from synthshards.ragged import RaggedBatch
+
+#: Bytes of a cache line.
+_LINE = np.uint64(64)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -50,12 +53,29 @@ def array_at(address: Any, size: Any, dtype: Any) -> Any:
     return carray(_pointer(address), size, dtype)
 
 
+@helper
+def fetch_row(ids: Any, mask: Any, skip: Any, count: Any, size: Any) -> None:
+    """Ask memory for tokens skip .. skip+count−1 of a row: those of a shuffle lie where no processor foresees them."""
+    at = np.uint64(ids) + np.uint64(skip) * size
+    end = at + np.uint64(count) * size
+    while at < end:
+        prefetch(at)
+        at += _LINE
+    at = np.uint64(mask) + np.uint64(skip)
+    end = at + np.uint64(count)
+    while at < end:
+        prefetch(at)
+        at += _LINE
+
+
 @kernel
-def _measure(addresses: Any, part: Any, row: Any, start: Any, length: Any) -> None:
+def _locate(addresses: Any, part: Any, row: Any, size: Any, ids: Any, mask: Any, length: Any) -> None:
     for i in range(part.size):
-        offsets = array_at(addresses[part[i], 2], row[i] + 2, np.int64)
-        start[i] = offsets[row[i]]
-        length[i] = offsets[row[i] + 1] - offsets[row[i]]
+        block = addresses[part[i]]
+        offsets = array_at(block[2], row[i] + 2, np.int64)
+        start = offsets[row[i]]
+        ids[i], mask[i] = block[0] + np.uint64(start) * size, block[1] + np.uint64(start)
+        length[i] = offsets[row[i] + 1] - start
 
 
 class Block:
@@ -74,25 +94,26 @@ class Block:
 
 
 class Rows:
-    """n rows in the order asked for, lying in blocks.
+    """n rows in the order asked for, lying in blocks. Addresses are good for as long as this object is held.
 
     Attributes:
         index: int64 [n]: each row's global index.
         blocks: what holds them (ids of one dtype).
         part, row: int64 [n]: row i is row `row[i]` of `blocks[part[i]]`.
-        addresses: uint64 [blocks, 3].
+        ids, mask: uint64 [n]: where each row's ids and mask lie.
+        length: int64 [n]: tokens of each row.
         like: an empty array of the ids' dtype, for kernels.
-        start, length: int64 [n]: each row's first token in its block, and number of tokens.
     """
 
     def __init__(self, index: np.ndarray, blocks: Sequence[Block], part: np.ndarray, row: np.ndarray) -> None:
         self.index, self.blocks, self.part, self.row = index.astype(np.int64), blocks, part, row
-        self.addresses = np.array([block.addresses for block in blocks], np.uint64).reshape(-1, 3)
-        self.dtype = blocks[0].dtype if blocks else np.dtype(np.uint16)
-        assert all(block.dtype == self.dtype for block in blocks), "one width of ids"
-        self.start, self.length = np.empty(len(index), np.int64), np.empty(len(index), np.int64)
-        self.like = np.empty(0, self.dtype)
-        _measure(self.addresses, part, row, self.start, self.length)
+        addresses = np.array([block.addresses for block in blocks], np.uint64).reshape(-1, 3)
+        dtype = blocks[0].dtype if blocks else np.dtype(np.uint16)
+        assert all(block.dtype == dtype for block in blocks), "one width of ids"
+        self.like = np.empty(0, dtype)
+        self.ids, self.mask = np.empty(len(index), np.uint64), np.empty(len(index), np.uint64)
+        self.length = np.empty(len(index), np.int64)
+        _locate(addresses, part, row, np.uint64(dtype.itemsize), self.ids, self.mask, self.length)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -104,9 +125,7 @@ class Rows:
         assert len(batch) == n, "a row an index"
         return Rows(index, [Block(batch)], np.zeros(n, np.int64), np.arange(n, dtype=np.int64))
 
-    def fact(self, name: str, start: int, stop: int) -> list[Any]:
-        """A column of rows start..stop−1, as Python values."""
-        out = []
-        for part, row in zip(self.part[start:stop].tolist(), self.row[start:stop].tolist(), strict=True):
-            out += self.blocks[part].batch.columns[name].slice(row, row + 1).tolist()
-        return out
+    def fact(self, name: str, at: int) -> Any:
+        """A column of row `at`, as a Python value."""
+        row = int(self.row[at])
+        return self.blocks[int(self.part[at])].batch.columns[name].slice(row, row + 1).tolist()[0]

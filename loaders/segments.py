@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .stream import Batch
+from .making import Batch
 
 
 def attention_mask_4d(segment_ids: Tensor, dtype: torch.dtype = torch.bool) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 
 from synthshards.dataset import StoredDataset
 from synthshards.kernel import kernel
+from synthshards.pool import Pool
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch, concat
 from synthshards.spec import Identity
 from synthshards.tasks.task import Buffers, Task
@@ -54,8 +55,8 @@ class Source(Protocol):
 
     looks_ahead: bool
 
-    def take(self, indices: np.ndarray, buffers: Buffers, pool: Executor | None = None) -> Rows:
-        """The rows of `indices` (uint64 [n]) in that order; generated ones are valid until `buffers` serve again.
+    def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
+        """The rows of `indices` (uint64 [n]) in that order.
 
         Args:
             pool: threads to share the work among.
@@ -74,6 +75,17 @@ class Source(Protocol):
         """End what runs in the background."""
 
 
+class Pooled(Buffers):
+    """Buffers of a pool: each batch stays as it is for as long as it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool = Pool()
+
+    def take(self, name: str, size: int, dtype: Any) -> np.ndarray:
+        return self._pool.empty(size, dtype)
+
+
 class Generated:
     """Rows of (task, seed, split), made when they are asked for.
 
@@ -85,20 +97,19 @@ class Generated:
 
     def __init__(self, task: Task, seed: int, split: str, convert: Convert | None = None) -> None:
         self.task, self.key, self.convert = task, task.key(seed, split), convert
-        self.identity = Identity.of(task, seed, split)
+        self.identity, self._buffers = Identity.of(task, seed, split), Pooled()
 
-    def take(self, indices: np.ndarray, buffers: Buffers, pool: Executor | None = None) -> Rows:
+    def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
         parts = max(1, min(_PARTS, len(indices) // _SPLIT)) if pool is not None else 1
         if pool is None or parts == 1:
-            return Rows.of(indices, self._make(indices, buffers))
+            return Rows.of(indices, self._make(indices))
         cuts = np.array_split(indices, parts)
-        own = [buffers] + [Buffers() for _ in cuts[1:]]
-        blocks = [Block(batch) for batch in pool.map(self._make, cuts, own)]
+        blocks = [Block(batch) for batch in pool.map(self._make, cuts)]
         part = np.repeat(np.arange(parts), [len(cut) for cut in cuts])
         return Rows(indices, blocks, part, np.concatenate([np.arange(len(cut)) for cut in cuts]))
 
-    def _make(self, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
-        batch = self.task.generate(self.key, np.ascontiguousarray(indices, dtype=np.uint64), buffers)
+    def _make(self, indices: np.ndarray) -> RaggedBatch:
+        batch = self.task.generate(self.key, np.ascontiguousarray(indices, dtype=np.uint64), self._buffers)
         return batch if self.convert is None else self.convert(batch)
 
     def raw(self, start: int, count: int) -> RaggedBatch:
@@ -148,7 +159,7 @@ class Stored:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _blocks=OrderedDict(), _lock=threading.Lock())
 
-    def take(self, indices: np.ndarray, buffers: Buffers, pool: Executor | None = None) -> Rows:
+    def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
         given = indices.astype(np.int64)
         numbers, part, row = (np.empty(len(given), np.int64) for _ in range(3))
         numbers = numbers[: _blocks_of(given, numbers, part, row)]

@@ -1,0 +1,60 @@
+"""Memory for arrays, used again once nothing holds an array that was cut from it.
+
+Pages fresh from the system cost more than filling them with rows. So whoever makes batch after batch takes memory from
+a pool; nobody has to give it back, and nothing that is still looked at is ever written over. (An array cut from a
+buffer holds a reference to it, and so does whatever shares that array's memory: views, tensors, Arrow arrays.)
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+
+class Pool:
+    """Memory for arrays; threads may share a pool. Pickled, it begins anew.
+
+    Args:
+        keep: buffers of about one size that are kept, at most; those beyond are the system's once nobody holds them.
+    """
+
+    def __init__(self, keep: int = 4096) -> None:
+        self._keep = keep
+        self._sizes: dict[int, list[tuple[np.ndarray, int]]] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pool, (self._keep,)
+
+    def empty(self, size: int, dtype: Any) -> np.ndarray:
+        """An uninitialised array [size]."""
+        kind = np.dtype(dtype)
+        return np.ndarray((size,), kind, self.take(size * kind.itemsize)[0])
+
+    def take(self, size: int) -> tuple[np.ndarray, int]:
+        """At least `size` uninitialised bytes (uint8) and their address, in use for as long as anything holds them."""
+        room = 1 << max(12, (size - 1).bit_length())
+        with self._lock:
+            buffers = self._sizes.setdefault(room, [])
+            for at in range(len(buffers) - 1, -1, -1):  # that used last is in the processor's caches
+                if sys.getrefcount(buffers[at][0]) == _IDLE:
+                    found = buffers.pop(at)
+                    buffers.append(found)
+                    return found
+            buffer = np.empty(room, np.uint8)
+            found = buffer, int(buffer.__array_interface__["data"][0])
+            buffers.append(found)
+            del buffers[: -self._keep]
+            return found
+
+
+def _idle() -> int:
+    """What `sys.getrefcount` says of a buffer that only the pool holds (it differs between Python's versions)."""
+    buffers = [(np.empty(1, np.uint8), 0)]
+    return sys.getrefcount(buffers[0][0])
+
+
+_IDLE = _idle()
