@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from synthshards.loaders.packing import MODES, Packer
+from synthshards.loaders.packing import FIELDS, MODES, Packer
 from synthshards.loaders.rows import Rows
+from synthshards.loaders.tensors import Memory
+from synthshards.pool import Pool
 from synthshards.ragged import Column, RaggedBatch, offsets_of
 
 # Fill, edge and text of boxes, as in overview.svg.
@@ -160,12 +162,11 @@ def windows_of(mode: str, seq_len: int) -> list[list[tuple[int, int, int]]]:
     rows = Rows.of(np.arange(count), RaggedBatch(columns))
     packer = Packer(mode, seq_len, np.zeros((1, 2), np.int64), np.array([count]), lambda lane, n: rows)
     plan = packer.plan(np.zeros(count, np.int64))
-    names = ("input_ids", "labels", "attention_mask", "index", "segment_ids", "position_ids")
-    arrays = {name: np.zeros((len(plan), seq_len), np.int64) for name in names}
-    arrays["loss_mask"] = np.zeros((len(plan), seq_len), np.bool_)
-    packer.fill(plan, 0, np.arange(len(plan)), 0, arrays)
+    tensors, addresses = Memory(Pool()).batch(FIELDS, len(plan), seq_len)
+    plan.fill(0, np.arange(len(plan)), 0, np.array(addresses, np.uint64))
     out = []
-    for index, segments, positions in zip(arrays["index"], arrays["segment_ids"], arrays["position_ids"], strict=True):
+    wanted = (tensors[name].numpy() for name in ("index", "segment_ids", "position_ids"))
+    for index, segments, positions in zip(*wanted, strict=True):
         found = [np.flatnonzero(segments == s) for s in range(1, segments.max() + 1)]
         out.append([(int(index[at[0]]), int(positions[at[0]]), len(at)) for at in found])
     return out

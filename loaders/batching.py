@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from synthshards.errors import UsageError
+from synthshards.pool import Pool
 
 from .healing import check_heal
 from .making import Stats
 from .options import Options, flag, integer
 from .schedule import Schedule
 from .stream import Stream
+from .tensors import Memory
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -23,6 +25,7 @@ def stream_of(
     schedule: Schedule | None,
     exhaustion: str,
     fingerprint: str,
+    pool: Pool,
     batch_size: int,
     *,
     seq_len: int | None = None,
@@ -116,4 +119,5 @@ def stream_of(
     digests = [token.digest for token in tokens if token is not None]
     if digests:
         described["tokenizer"] = hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    return Stream(components, options, described, epoch, stats, lanes is not None, schedule, length)
+    memory = Memory(pool, options.pin_memory)
+    return Stream(components, options, described, epoch, stats, memory, lanes is not None, schedule, length)

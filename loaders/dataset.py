@@ -12,6 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 from synthshards.dataset import StoredDataset
 from synthshards.digest import canonical_json
 from synthshards.errors import UsageError
+from synthshards.pool import Pool
 from synthshards.spec import Identity
 from synthshards.tasks.task import Row, Task
 
@@ -26,6 +27,8 @@ from .tokens import TextTokens
 
 #: Rows of an endless dataset: what counts them has 63 bits.
 _ENDLESS = 1 << 63
+#: Buffers of batches that are kept for use again.
+BATCHES_KEPT = 64
 
 
 class Dataset(TorchDataset[Row]):
@@ -48,6 +51,7 @@ class Dataset(TorchDataset[Row]):
         stored: StoredDataset | None = None,
     ) -> None:
         self._task, self.stored, self._tokenizer = task, stored, tokenizer
+        self._pool, self._batches = Pool(), Pool(BATCHES_KEPT)
         limit: int | None
         if stored is not None:
             self.identity, self.columns, limit = (
@@ -122,7 +126,7 @@ class Dataset(TorchDataset[Row]):
 
     def batches(self, batch_size: int, **options: Any) -> Stream:
         """A stream of batches: see `stream_of`, whose options these are."""
-        return stream_of([self], None, "stop", self.fingerprint, batch_size, **options)
+        return stream_of([self], None, "stop", self.fingerprint, self._batches, batch_size, **options)
 
     def _source(
         self,
@@ -132,8 +136,8 @@ class Dataset(TorchDataset[Row]):
         wanted: Collection[str] | None = None,
     ) -> Source:
         if self.stored is not None:
-            return Stored(self.stored, heal, count, convert, wanted)
-        return Generated(self.task, self.identity.seed, self.identity.split, convert)
+            return Stored(self.stored, heal, count, self._pool, convert, wanted)
+        return Generated(self.task, self.identity.seed, self.identity.split, self._pool, convert)
 
     def component(
         self,
@@ -201,7 +205,7 @@ class Mixture(TorchDataset[Row]):
         if exhaustion not in ("stop", "repeat"):
             raise UsageError(f"exhaustion={exhaustion!r}; legal: stop, repeat")
         self.parts, self.exhaustion = tuple(parts), exhaustion
-        self.schedule = Schedule(weights)
+        self.schedule, self._batches = Schedule(weights), Pool(BATCHES_KEPT)
         rows = [part.num_examples for part in parts]
         self.num_examples = self.schedule.length(rows) if exhaustion == "stop" else None
 
@@ -235,4 +239,6 @@ class Mixture(TorchDataset[Row]):
 
     def batches(self, batch_size: int, **options: Any) -> Stream:
         """A stream of batches: see `stream_of`, whose options these are."""
-        return stream_of(self.parts, self.schedule, self.exhaustion, self.fingerprint, batch_size, **options)
+        return stream_of(
+            self.parts, self.schedule, self.exhaustion, self.fingerprint, self._batches, batch_size, **options
+        )

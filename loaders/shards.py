@@ -22,6 +22,7 @@ from synthshards.dataset import StoredDataset
 from synthshards.errors import DataError, HealWarning, StorageError, SynthshardsError
 from synthshards.formats import get_format
 from synthshards.manifest import ShardEntry
+from synthshards.pool import Pool
 from synthshards.ragged import RaggedBatch
 
 from .files import Files, Stamp, stamp_of
@@ -102,6 +103,7 @@ class Shards:
             "shards_healed", "retries". Must be picklable where this object is to be.
         keep: shards held open; the least recently used is closed first.
         wanted: columns that are wanted, None: all (generated rows have all).
+        pool: where the memory of what is read comes from.
 
     Raises:
         UsageError: heal is none of these, or SYNTHSHARDS_CACHE_BYTES no number.
@@ -114,10 +116,11 @@ class Shards:
         count: Callable[[str, int], None] = ignore,
         keep: int = 64,
         wanted: Collection[str] | None = None,
+        pool: Pool | None = None,
     ) -> None:
         assert keep > 0, keep
         self._stored, self._mode, self._count, self._keep = stored, check_heal(heal), count, keep
-        self._wanted = wanted
+        self._wanted, self._pool = wanted, pool
         self._alone = None if stored.by_name and heal == "regenerate" else False  # None: not yet looked
         self._warned: set[int] = set()
         self._proved: set[int] = set()
@@ -125,7 +128,7 @@ class Shards:
         self._own = self._new_state()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shards, (self._stored, self._mode, self._count, self._keep, self._wanted)
+        return Shards, (self._stored, self._mode, self._count, self._keep, self._wanted, self._pool)
 
     def read(self, shard: int, start: int, stop: int) -> RaggedBatch:
         """Rows start..stop-1 of a shard, counted from its own first row (0 ≤ start ≤ stop ≤ rows).
@@ -249,7 +252,9 @@ class Shards:
         """The shard from its file; `DataError` or `StorageError` where that cannot be."""
         entry, manifest = self._entry(shard), self._stored.manifest
         found = state.files.read(entry, patient)
-        reader: Reader = get_format(manifest.layout.format).Reader(found.data, manifest.columns, self._wanted)
+        reader: Reader = get_format(manifest.layout.format).Reader(
+            found.data, manifest.columns, self._wanted, self._pool
+        )
         if reader.rows != entry.stop - entry.start:
             raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
         state.count("shards_opened")

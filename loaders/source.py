@@ -78,9 +78,9 @@ class Source(Protocol):
 class Pooled(Buffers):
     """Buffers of a pool: each batch stays as it is for as long as it is held."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__()
-        self._pool = Pool()
+        self._pool = pool
 
     def take(self, name: str, size: int, dtype: Any) -> np.ndarray:
         return self._pool.empty(size, dtype)
@@ -90,14 +90,15 @@ class Generated:
     """Rows of (task, seed, split), made when they are asked for.
 
     Args:
+        pool: what rows lie in.
         convert: what turns text rows into token rows.
     """
 
     looks_ahead = False
 
-    def __init__(self, task: Task, seed: int, split: str, convert: Convert | None = None) -> None:
+    def __init__(self, task: Task, seed: int, split: str, pool: Pool, convert: Convert | None = None) -> None:
         self.task, self.key, self.convert = task, task.key(seed, split), convert
-        self.identity, self._buffers = Identity.of(task, seed, split), Pooled()
+        self.identity, self._buffers = Identity.of(task, seed, split), Pooled(pool)
 
     def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
         parts = max(1, min(_PARTS, len(indices) // _SPLIT)) if pool is not None else 1
@@ -132,6 +133,7 @@ class Stored:
         stored: the dataset.
         heal: "regenerate", "raise" or "rewrite" (see `Shards`).
         count: called with what is to be counted, and how many.
+        pool: what rows lie in.
         convert: what turns text rows into token rows.
         wanted: columns that are wanted, None: all.
     """
@@ -141,11 +143,12 @@ class Stored:
         stored: StoredDataset,
         heal: str,
         count: Callable[[str, int], None],
+        pool: Pool,
         convert: Convert | None = None,
         wanted: Collection[str] | None = None,
     ) -> None:
         self.stored, self.convert, self._count, self._wanted = stored, convert, count, wanted
-        self.shards = Shards(stored, heal=heal, count=count, wanted=wanted)
+        self.shards = Shards(stored, heal=heal, count=count, wanted=wanted, pool=pool)
         self.looks_ahead = not stored.folder.is_local
         self._starts = np.array([entry.start for entry in stored.manifest.shards], np.int64)
         self._rows = stored.manifest.examples

@@ -42,6 +42,7 @@ class Stream(IterableDataset[Batch]):
         described: dict[str, Any],
         epoch: int,
         stats: Stats,
+        memory: Memory,
         lanes_given: bool,
         schedule: Schedule | None = None,
         length: int | None = None,
@@ -50,12 +51,13 @@ class Stream(IterableDataset[Batch]):
         components: the datasets.
         described: what the state says of dataset and order.
         epoch: where to start.
+        memory: what tensors are cut from.
         lanes_given: whether a state with another number of lanes is refused.
         schedule: of a mixture; None: one component.
         length: units of a padded pass, or of any pass that has an end; None: endless.
         """
         super().__init__()
-        self._making = Making(tuple(components), options, schedule, length, Memory(options.pin_memory), stats)
+        self._making = Making(tuple(components), options, schedule, length, memory, stats)
         self._described, self._lanes_given = described, lanes_given
         self._position = self._start(integer("epoch", epoch, 0))
 

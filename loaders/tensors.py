@@ -10,8 +10,6 @@ import torch
 
 from synthshards.pool import Pool
 
-#: Buffers that are kept for use again, at most.
-_KEPT = 64
 _ALIGNED = 64
 _BOOL, _INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
@@ -20,12 +18,12 @@ class Memory:
     """Memory for batches; threads may share it.
 
     Args:
+        pool: what it comes from.
         pinned: page-locked memory (for copies to a GPU beside computation); PyTorch itself then uses it again.
     """
 
-    def __init__(self, pinned: bool = False) -> None:
-        self.pinned = pinned
-        self._pool = Pool(_KEPT)
+    def __init__(self, pool: Pool, pinned: bool = False) -> None:
+        self._pool, self.pinned = pool, pinned
 
     def batch(self, fields: tuple[str, ...], rows: int, width: int) -> tuple[dict[str, torch.Tensor], list[int]]:
         """Uninitialised tensors by name, [rows, width], and their addresses; a name that begins with "." is of one

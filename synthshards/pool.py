@@ -8,14 +8,13 @@ buffer holds a reference to it, and so does whatever shares that array's memory:
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any
 
 import numpy as np
 
 
 class Pool:
-    """Memory for arrays; threads may share a pool. Pickled, it begins anew.
+    """Memory for arrays; threads may share a pool, and a fork may find it in any state. Pickled, it begins anew.
 
     Args:
         keep: buffers of about one size that are kept, at most; those beyond are the system's once nobody holds them.
@@ -24,7 +23,6 @@ class Pool:
     def __init__(self, keep: int = 4096) -> None:
         self._keep = keep
         self._sizes: dict[int, list[tuple[np.ndarray, int]]] = {}
-        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pool, (self._keep,)
@@ -37,24 +35,30 @@ class Pool:
     def take(self, size: int) -> tuple[np.ndarray, int]:
         """At least `size` uninitialised bytes (uint8) and their address, in use for as long as anything holds them."""
         room = 1 << max(12, (size - 1).bit_length())
-        with self._lock:
-            buffers = self._sizes.setdefault(room, [])
-            for at in range(len(buffers) - 1, -1, -1):  # that used last is in the processor's caches
-                if sys.getrefcount(buffers[at][0]) == _IDLE:
-                    found = buffers.pop(at)
-                    buffers.append(found)
-                    return found
-            buffer = np.empty(room, np.uint8)
-            found = buffer, int(buffer.__array_interface__["data"][0])
-            buffers.append(found)
-            del buffers[: -self._keep]
-            return found
+        buffers = self._sizes.setdefault(room, [])
+        # No lock, which a fork would leave locked in the child: what is looked at is out of the list meanwhile.
+        used: list[tuple[np.ndarray, int]] = []
+        while True:
+            try:
+                found = buffers.pop()  # that used last is in the processor's caches
+            except IndexError:
+                buffer = np.empty(room, np.uint8)
+                found = buffer, int(buffer.__array_interface__["data"][0])
+                del used[self._keep :]
+                break
+            if sys.getrefcount(found[0]) == _IDLE:
+                break
+            used.append(found)
+        used.reverse()
+        buffers += used
+        buffers.append(found)
+        return found
 
 
 def _idle() -> int:
     """What `sys.getrefcount` says of a buffer that only the pool holds (it differs between Python's versions)."""
-    buffers = [(np.empty(1, np.uint8), 0)]
-    return sys.getrefcount(buffers[0][0])
+    found = (np.empty(1, np.uint8), 0)
+    return sys.getrefcount(found[0])
 
 
 _IDLE = _idle()

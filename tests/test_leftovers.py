@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from loading import some_of
 from small_datasets import make
 from torch.utils.data import DataLoader
@@ -22,6 +26,7 @@ from synthshards import open_dataset
 from synthshards.loaders.dataset import Dataset
 from synthshards.loaders.source import Stored
 from synthshards.loaders.tensors import Memory
+from synthshards.pool import Pool
 
 OPTIONS: list[dict[str, Any]] = [{}, {"packing": "concat", "seq_len": 64}]
 
@@ -173,21 +178,55 @@ def test_memory_stays_flat(options: dict[str, Any], workers: int) -> None:
 
 
 def test_buffers_serve_again_once_nobody_holds_them() -> None:
-    memory = Memory()
-    tensors, arrays = memory.batch({"input_ids": (4, 100), "loss_mask": (4, 100)})
-    place = tensors["input_ids"].data_ptr()
+    memory = Memory(Pool())
+    fields = ("input_ids", "loss_mask", ".index")
+    tensors, addresses = memory.batch(fields, 4, 100)
+    assert [tensors[name].shape for name in tensors] == [(4, 100), (4, 100), (4,)]
+    assert [tensor.data_ptr() for tensor in tensors.values()] == addresses
     view = tensors["loss_mask"][1:]
-    del tensors, arrays
-    other, _ = memory.batch({"input_ids": (4, 100), "loss_mask": (4, 100)})
-    assert other["input_ids"].data_ptr() != place, "a view of one tensor holds the whole buffer"
-    del view, other, _
+    del tensors
+    other, others = memory.batch(fields, 4, 100)
+    assert others[0] != addresses[0], "a view of one tensor holds the whole buffer"
+    del view, other
     gc.collect()
     places = set()
     for _ in range(10):
-        tensors, arrays = memory.batch({"input_ids": (4, 100), "loss_mask": (4, 100)})
-        places.add(tensors["input_ids"].data_ptr())
-        del tensors, arrays
+        tensors, addresses = memory.batch(fields, 4, 100)
+        places.add(addresses[0])
+        del tensors
     assert len(places) <= 2
+
+
+def test_a_pool_gives_no_memory_that_anything_holds() -> None:
+    pool = Pool(keep=4)
+    arrays = [pool.empty(5000, np.uint16) for _ in range(20)]
+    for n, array in enumerate(arrays):
+        array[:] = n
+    held = [arrays[3][10:20], torch.from_numpy(arrays[5]), memoryview(arrays[7]), arrays[9].view(np.uint8)]
+    arrays.clear()
+    gc.collect()
+    for _ in range(20):
+        arrays.append(pool.empty(5000, np.uint16))
+        arrays[-1][:] = 99
+    assert [int(np.asarray(some).view(np.uint16).max()) for some in held] == [3, 5, 7, 9]
+    assert pool.empty(0, np.int64).size == 0
+    assert pickle.loads(pickle.dumps(pool)).empty(3, bool).size == 3
+
+
+def test_threads_share_a_pool() -> None:
+    pool = Pool()
+
+    def use(number: int) -> bool:
+        right = True
+        for _ in range(2000):
+            array = pool.empty(512, np.int64)
+            array[:] = number
+            time.sleep(0)
+            right &= bool((array == number).all())
+        return right
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(use, range(8)))
 
 
 def test_workers_of_a_dataloader_give_tensors_of_their_own(folder: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from helpers import Ended
 from small_datasets import make
 
-from synthshards.loaders import order, packing, stream
+from synthshards.loaders import making, order, packing, stream
 
 
 @pytest.fixture
@@ -41,9 +41,7 @@ def lose_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def give_one_rank_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        stream.Stream, "_part", lambda self, n: (0, n) if self._options.world_size == 1 else (0, n // 4)
-    )
+    monkeypatch.setattr(making.Making, "part", lambda self, n: (0, n if self.options.world_size == 1 else n // 4))
 
 
 def forget_the_position(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
+from ..pool import Pool
 from ..ragged import BLOCK_ROWS, RaggedBatch, concat
 from .convert import arrow_schema, check_schema, chosen, empty_batch, reading, to_arrow, to_batch
 
@@ -60,13 +62,21 @@ class Reader:
     Args:
         columns: name → kind of all its columns.
         wanted: those that `read` gives, None: all.
+        pool: where the memory of what is read comes from (numbers of an uncompressed file need none).
 
     Raises:
         DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
     """
 
-    def __init__(self, data: pa.Buffer, columns: Mapping[str, str], wanted: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        data: pa.Buffer,
+        columns: Mapping[str, str],
+        wanted: Collection[str] | None = None,
+        pool: Pool | None = None,
+    ) -> None:
         self._columns = chosen(columns, wanted)
+        self._empty = np.empty if pool is None else pool.empty
         with reading("Arrow IPC"):
             self._file = pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(use_threads=False))
             check_schema(self._file.schema, columns)
@@ -91,5 +101,7 @@ class Reader:
         if found.num_rows != rows:
             raise DataError(f"record batch {block} of the shard has {found.num_rows} rows; expected {rows}")
         return to_batch(
-            found.slice(max(start - first, 0), min(stop - first, rows) - max(start - first, 0)), self._columns
+            found.slice(max(start - first, 0), min(stop - first, rows) - max(start - first, 0)),
+            self._columns,
+            self._empty,
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
 from ..ragged import KINDS, Column, RaggedBatch, is_ragged
+from .indices import unpack_bits
+
+#: Called with a size and a dtype, gives an uninitialised array.
+Empty: TypeAlias = Callable[[int, Any], np.ndarray]
 
 _SCALARS = {
     "bool": pa.bool_(),
@@ -89,15 +94,18 @@ def _flat_to_arrow(values: np.ndarray, data_type: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(data_type, len(values), [None, pa.py_buffer(packed)], null_count=0)
 
 
-def to_batch(batch: pa.RecordBatch, columns: Mapping[str, str]) -> RaggedBatch:
+def to_batch(batch: pa.RecordBatch, columns: Mapping[str, str], empty: Empty = np.empty) -> RaggedBatch:
     """The rows of a record batch whose schema was checked; numbers are views of its memory.
+
+    Args:
+        empty: gives the memory of booleans.
 
     Raises:
         DataError: a null, offsets out of order or out of range, text that is not UTF-8.
     """
     with reading("shard"):
         batch.validate(full=True)  # looks at offsets and text, not at numbers: cheap
-        return check_rows(RaggedBatch({name: _to_column(batch.column(name), kind) for name, kind in columns.items()}))
+        return check_rows(RaggedBatch({n: _to_column(batch.column(n), kind, empty) for n, kind in columns.items()}))
 
 
 def check_rows(batch: RaggedBatch) -> RaggedBatch:
@@ -115,11 +123,11 @@ def check_text(column: Column) -> None:
         to_arrow(column).validate(full=True)
 
 
-def _to_column(array: pa.Array, kind: str) -> Column:
+def _to_column(array: pa.Array, kind: str, empty: Empty) -> Column:
     if array.null_count:
         raise DataError("the shard holds a null")
     if kind in _SCALARS:
-        return Column(kind, _flat_to_numpy(array, kind, 0, len(array)))
+        return Column(kind, _flat_to_numpy(array, kind, 0, len(array), empty))
     if len(array) == 0:
         return _empty_column(kind)
     offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, array.offset * 4).astype(np.int64)
@@ -131,13 +139,13 @@ def _to_column(array: pa.Array, kind: str) -> Column:
         child = array.values
         if child.null_count:
             raise DataError("the shard holds a null")
-        values = _flat_to_numpy(child, kind[5:-1], first, last)
+        values = _flat_to_numpy(child, kind[5:-1], first, last, empty)
     if first:
         offsets -= first
     return Column(kind, values, offsets)
 
 
-def _flat_to_numpy(array: pa.Array, kind: str, start: int, stop: int) -> np.ndarray:
+def _flat_to_numpy(array: pa.Array, kind: str, start: int, stop: int, empty: Empty) -> np.ndarray:
     """Elements start..stop-1 of an array without nulls."""
     dtype = KINDS[kind]
     if start == stop:
@@ -146,7 +154,9 @@ def _flat_to_numpy(array: pa.Array, kind: str, start: int, stop: int) -> np.ndar
     if kind == "bool":
         skip = start % 8
         packed = np.frombuffer(data, np.uint8, (stop + 7) // 8 - start // 8, start // 8)
-        return np.unpackbits(packed, count=stop - start + skip, bitorder="little")[skip:].view(bool)
+        bits = empty(stop - start, np.bool_)
+        unpack_bits(packed, skip, bits.view(np.uint8))
+        return bits
     return np.frombuffer(data, dtype, stop - start, start * dtype.itemsize)
 
 

@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ragged import BLOCK_ROWS, KINDS, Column, offsets_of
-from .convert import check_text
-from .indices import damaged, index_head, look_up, number, pack, room, unpacked
+from .convert import Empty, check_text
+from .indices import damaged, index_head, look_up, number, pack, room, unpack_bits, unpacked
 from .levels import read_levels, write_levels
 from .strings import look_up_strings, number_strings, read_strings, string_lengths, write_strings
 
@@ -156,12 +156,19 @@ def _plain(values: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    kind: str, rows: int, page: np.ndarray, encoding: int, dictionary: np.ndarray | None, distinct: int
+    kind: str,
+    rows: int,
+    page: np.ndarray,
+    encoding: int,
+    dictionary: np.ndarray | None,
+    distinct: int,
+    empty: Empty = np.empty,
 ) -> Column:
     """The column of `rows` rows that pages hold.
 
     Args:
         page, encoding, dictionary, distinct: as `PageWriter.encode` gave them.
+        empty: called with a size and a dtype, gives the memory of lists.
 
     Raises:
         DataError: the pages are none that `PageWriter` writes.
@@ -187,14 +194,16 @@ def decode(
         known = _narrow(dictionary, dtype)
         if len(known) != distinct:
             raise damaged("dictionary")
-        out = np.empty(count, dtype)
+        out = empty(count, dtype)
         if not look_up(unpacked(values, count), known, out):
             raise damaged("indices")
         return Column(kind, out, offsets)
     if dtype == np.bool_:
         if len(values) != -(-count // 8):
             raise damaged("values")
-        return Column(kind, np.unpackbits(values, count=count, bitorder="little").view(np.bool_), offsets)
+        bits = empty(count, np.bool_)
+        unpack_bits(values, 0, bits.view(np.uint8))
+        return Column(kind, bits, offsets)
     if len(values) != count * _stored(dtype).itemsize:
         raise damaged("values")
     return Column(kind, _narrow(values, dtype), offsets)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
+from ..pool import Pool
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat
 from . import thrift
 from .convert import check_rows, chosen, empty_batch, reading
@@ -182,13 +183,21 @@ class Reader:
     Args:
         columns: name → kind of all its columns.
         wanted: those that `read` gives, None: all.
+        pool: where the memory of what is read comes from.
 
     Raises:
         DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
     """
 
-    def __init__(self, data: pa.Buffer, columns: Mapping[str, str], wanted: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        data: pa.Buffer,
+        columns: Mapping[str, str],
+        wanted: Collection[str] | None = None,
+        pool: Pool | None = None,
+    ) -> None:
         self._columns = chosen(columns, wanted)
+        self._empty = np.empty if pool is None else pool.empty
         self._places = [at for at, name in enumerate(columns) if name in self._columns]
         self._data = memoryview(data)
         with reading("Parquet"):
@@ -230,7 +239,7 @@ class Reader:
             header, dictionary = self._read_page(_DICTIONARY_PAGE, chunk[11], codec)
             distinct = header[7][1]
         header, page = self._read_page(_DATA_PAGE, chunk[9], codec)
-        return decode(kind, rows, page, header[5][2], dictionary, distinct)
+        return decode(kind, rows, page, header[5][2], dictionary, distinct, self._empty)
 
     def _read_page(self, kind: int, at: int, codec: pa.Codec | None) -> tuple[dict[int, Any], np.ndarray]:
         """The PageHeader at byte `at`, and the page's content: uint8."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..kernel import helper, kernel
+from ..pool import Pool
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, offsets_of
 from . import json_rows
 from .convert import check_rows, check_text, chosen, empty_batch, reading
@@ -257,12 +258,20 @@ class Reader:
     Args:
         columns: name → kind of all its columns.
         wanted: those that `read` gives, None: all.
+        pool: where the memory of what is read comes from.
 
     Raises:
         DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
     """
 
-    def __init__(self, data: pa.Buffer, columns: Mapping[str, str], wanted: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        data: pa.Buffer,
+        columns: Mapping[str, str],
+        wanted: Collection[str] | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        self._empty = np.empty if pool is None else pool.empty
         self._columns = self._stored = dict(columns)
         self._layout = _layout(columns)
         self._data = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
@@ -309,7 +318,7 @@ class Reader:
         starts = self._starts[member, start:stop] + npy_size
         sizes = self._sizes[member, start:stop] - npy_size
         bounds = offsets_of(sizes + (separator >= 0))
-        out = np.empty(bounds[-1], np.uint8)
+        out = self._empty(int(bounds[-1]), np.uint8)
         _gather(self._data, starts, sizes, separator, out)
         return out, bounds
 
