@@ -266,7 +266,7 @@ def _summary(document: Document) -> Table:
         for e in document.get("generation", ())
     ]
     builds = document.get("builds", ())
-    most = max((e["rows"] for e in builds), default=0)
+    most = {e["preset"]: max(other["rows"] for other in builds if other["preset"] == e["preset"]) for e in builds}
     rows += [
         (
             f"build, {e['format']} {e['compression']}, {e['workers']} worker{'s' if e['workers'] > 1 else ''}",
@@ -275,7 +275,7 @@ def _summary(document: Document) -> Table:
             _times(e["ratio"]),
         )
         for e in builds
-        if e["rows"] == most
+        if e["rows"] == most[e["preset"]]
     ]
     return Table("In short", ("what", "of what", "speed", "plain Python"), rows)
 
