@@ -25,8 +25,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 
 dev: $(VENV)/.dev
 
+# Two files of tests at a time: the machine that they are made for has two cores.
 test: dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: dev types
 	$(BIN)/ruff check .

@@ -392,13 +392,13 @@ def test_the_figures_of_brevo1_110() -> None:
 @pytest.mark.parametrize(
     ("params", "missed"),
     [
-        ({"max_in": 3}, {"tokens", "edges", "answer_length", "depth 1"}),
-        ({"max_in": 5}, {"tokens", "edges", "answer_length", "depth 2"}),
-        ({"N": 107}, {"tokens", "edges", "answer_length"}),
+        ({"max_in": 3}, ["tokens", "edges", "answer_length", "depth 1"]),
+        ({"max_in": 5}, ["tokens", "edges", "answer_length", "depth 2"]),
+        ({"N": 107}, ["tokens", "edges", "answer_length"]),
     ],
     ids=str,
 )
-def test_the_figures_can_be_missed(params: dict[str, int], missed: set[str]) -> None:
+def test_the_figures_can_be_missed(params: dict[str, int], missed: list[str]) -> None:
     made = batch(make_task("brevo1-110", **params), 100_000)
     columns = {name: column.values for name, column in made.columns.items() if name not in ("input_ids", "loss_mask")}
-    assert missed <= set(far_off({**columns, "tokens": made.columns["input_ids"].lengths()}))
+    assert set(missed) <= set(far_off({**columns, "tokens": made.columns["input_ids"].lengths()}))
