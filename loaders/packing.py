@@ -302,7 +302,7 @@ class Packer:
         self.mode, self.seq_len, self.stand, self.total = MODES.index(mode), seq_len, stand.copy(), total
         self._take = take
         lanes = len(stand)
-        self._rows = max(64, 1024 // lanes)  # that a lane holds; doubled where a batch needs more
+        self._rows = max(64, 2048 // lanes)  # that a lane holds; doubled where a batch needs more
         self._base, self._count = stand[:, 0].copy(), np.zeros(lanes, np.int64)
         self._held = _Held(lanes, self._rows)
         self._taken: dict[int, Rows] = {}  # take → what keeps its rows where they are

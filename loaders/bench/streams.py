@@ -50,8 +50,8 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
     Returns:
         one entry a case: `preset`, `source`, `way`, `workers` (threads of the loader; 0: the stream itself), `rows`,
         `tokens`, `per_second` (tokens, the best pass), `median_per_second`, `rows_per_second`, `repeats`, and
-        quotients: `of_padded` (by "padded" of the same source and workers), `of_generation` (on the fly: by raw
-        generation on one core in the same run; else None).
+        quotients: `of_padded` (rows a second, by those of "padded" of the same source and workers), `of_generation`
+        (on the fly: tokens a second, by those of raw generation on one core in the same run; else None).
     """
     subject = Subject.of(preset)
     found = []
@@ -64,8 +64,8 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
             for way, options in WAYS.items():
                 for count in WORKERS:
                     entry = case(lambda d=dataset, o=options: d.batches(BATCH, **o), rows, count, seconds)  # type: ignore[misc]
-                    base.setdefault(count, entry["per_second"])
-                    entry["of_padded"] = entry["per_second"] / base[count]
+                    base.setdefault(count, entry["rows_per_second"])
+                    entry["of_padded"] = entry["rows_per_second"] / base[count]
                     found.append({"preset": preset, "source": name, "way": way, "workers": count, **entry})
             if name == FLY:
                 generated.append(generation(subject, seconds)["per_second"])
