@@ -114,7 +114,7 @@ def test_json_holds_every_section_and_nothing_is_left_behind(
         assert {(e["format"], e["workers"]) for e in document[section]} == {(f, machine["cores"]) for f in FORMATS}
         first = command.PRESETS[0]
         assert {(e["preset"], e["rows"]) for e in document[section]} == {
-            (first, 16_384), (first, 4_096), ("capo-50k", 65_536)
+            (first, 16_384), (first, 4_096), ("capo-50k", 81_920)
         }  # fmt: skip
     assert [e["command"] for e in document["start_up"]] == ["--help", "build of one row"]
     assert [e["shards"] for e in document["resume"]] == [100]

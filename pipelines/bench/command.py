@@ -125,8 +125,9 @@ class Run:
         plans = [(case, workers, chosen.rows) for case in cases for workers in chosen.workers]
         plans.insert(len(chosen.workers), (cases[0], chosen.workers[-1], -(-chosen.rows // 4)))
         for subject in subjects:
-            # Of text one large build, so that start-up counts for little.
-            text = [(cases[0], chosen.workers[-1], 4 * chosen.rows)]
+            # Of text one large build, so that start-up counts for little: all five million rows of capo-50k.
+            limit = subject.task.num_examples or chosen.rows
+            text = [(cases[0], chosen.workers[-1], min(5 * chosen.rows, limit))]
             for (name, compression), workers, rows in plans if subject.unit == "tokens" else text:
                 self.say(f"build, {subject.preset}, {name} {compression}, workers {workers}, {rows:,} rows")
                 built, verified = process.build(subject, rows, name, compression, workers, chosen.runs)
