@@ -99,7 +99,7 @@ class Schedule:
         self.shares = integer_weights(weights)
         self.total = sum(self.shares)
         self._shares = np.array(self.shares, np.uint64)
-        self._place, self._counts = 0, np.zeros(len(self.shares), np.uint64)
+        self._known = 0, np.zeros(len(self.shares), np.uint64)  # a position and the counts there: threads take both
 
     def components(self, start: int, count: int) -> np.ndarray:
         """int64 [count]: the component at positions start, start + 1 …
@@ -109,19 +109,20 @@ class Schedule:
         place, counts = self._at(start)
         out = np.empty(count, np.int64)
         _advance(self._shares, np.uint64(self.total), counts, np.uint64(place), out)
-        self._place, self._counts = start + count, counts
+        self._known = start + count, counts
         return out
 
     def counts(self, position: int) -> list[int]:
         """How many units each component has given before `position`."""
-        self._place, self._counts = position, self._at(position)[1]
+        counts = self._at(position)[1]
+        self._known = position, counts
         periods = position // self.total
-        return [periods * share + int(n) for share, n in zip(self.shares, self._counts, strict=True)]
+        return [periods * share + int(n) for share, n in zip(self.shares, counts, strict=True)]
 
     def _at(self, position: int) -> tuple[int, np.ndarray]:
         """The place in the period, and the counts there (a copy)."""
         period, place = divmod(position, self.total)
-        known, at = self._counts, self._place
+        at, known = self._known
         if not (at <= position and at // self.total == period):
             known, at = np.zeros(len(self.shares), np.uint64), position - place
         counts = known.copy()
