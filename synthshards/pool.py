@@ -49,10 +49,12 @@ class Pool:
             if sys.getrefcount(found[0]) == _IDLE:
                 break
             used.append(found)
+        # Held here, and then by the tuple returned: in the list it would else look idle to a thread that cuts in.
+        buffer, address = found
         used.reverse()
         buffers += used
         buffers.append(found)
-        return found
+        return buffer, address
 
 
 def _idle() -> int:

@@ -216,6 +216,29 @@ def test_a_pool_gives_no_memory_that_anything_holds() -> None:
     assert pickle.loads(pickle.dumps(pool)).empty(3, bool).size == 3
 
 
+def test_a_thread_that_cuts_in_gets_other_memory() -> None:
+    pool = Pool()
+    pool.empty(100, np.uint8)  # idle from here on
+    others: list[np.ndarray] = []
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        if frame.f_code is not Pool.take.__code__:
+            return None
+        if event == "return":  # the buffer is in the pool's list again, and no array was cut from it yet
+            sys.settrace(None)
+            others.append(pool.empty(100, np.uint8))
+        return trace
+
+    known = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        array = pool.empty(100, np.uint8)
+    finally:
+        sys.settrace(known)
+    assert len(others) == 1
+    assert not np.shares_memory(array, others[0])
+
+
 def test_threads_share_a_pool() -> None:
     pool = Pool()
 
