@@ -123,7 +123,8 @@ class Stream(IterableDataset[Batch]):
     def stats(self) -> dict[str, int]:
         """Counts since the stream was made, in this process: `batches`, `rows` or `windows`, `tokens` (without
         padding), `pad_tokens`, `truncated_tokens`, `blocks_opened`, and from shards `shards_opened`, `bytes_read`,
-        `bytes_fetched`, `cache_hits`, `retries`, `shards_healed`. What was made ahead is counted too."""
+        `bytes_fetched`, `cache_hits`, `retries`, `shards_healed`. What was made ahead is counted too (padded
+        batches are made some at a time)."""
         names = ("batches", "windows" if self.packed else "rows", "tokens", "pad_tokens", "truncated_tokens")
         return {**dict.fromkeys(names, 0), "bytes_read": 0, "blocks_opened": 0, **self._making.stats.all()}
 
@@ -149,7 +150,7 @@ class Stream(IterableDataset[Batch]):
         self.finish()
 
     def loader(self, num_workers: int = 1, prefetch: int = 2) -> Any:
-        """The same batches, made ahead by threads, with exact state: see `Loader`."""
+        """The same batches, their rows taken ahead by threads, with exact state: see `Loader`."""
         from .threads import Loader
 
         return Loader(self, num_workers, prefetch)
