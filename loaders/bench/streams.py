@@ -38,6 +38,8 @@ WAYS: dict[str, dict[str, Any]] = {
 FLY = "on the fly"
 #: Threads of the loader; 0: the stream itself, without any.
 WORKERS = (0, 1, 2)
+#: Times that all ways take turns, the best round of each counting: what they are compared by drifts with the machine.
+_ROUNDS = 3
 
 
 def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -60,13 +62,18 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
         generated = [generation(subject, seconds)["per_second"]]
         for name, dataset in sources.items():
             say(f"loaders, {preset}, {name}")
-            base: dict[int, float] = {}
-            for way, options in WAYS.items():
-                for count in WORKERS:
-                    entry = case(lambda d=dataset, o=options: d.batches(BATCH, **o), rows, count, seconds)  # type: ignore[misc]
-                    base.setdefault(count, entry["rows_per_second"])
-                    entry["of_padded"] = entry["rows_per_second"] / base[count]
-                    found.append({"preset": preset, "source": name, "way": way, "workers": count, **entry})
+            best: dict[tuple[str, int], dict[str, Any]] = {}
+            for _ in range(_ROUNDS):
+                for way, options in WAYS.items():
+                    for count in WORKERS:
+                        new = case(lambda d=dataset, o=options: d.batches(BATCH, **o), rows, count, seconds / _ROUNDS)  # type: ignore[misc]
+                        old = best.setdefault((way, count), new)
+                        if new["per_second"] > old["per_second"]:
+                            best[way, count] = new
+            for (way, count), entry in best.items():
+                padded = best[next(iter(WAYS)), count]
+                entry["of_padded"] = entry["rows_per_second"] / padded["rows_per_second"]
+                found.append({"preset": preset, "source": name, "way": way, "workers": count, **entry})
             if name == FLY:
                 generated.append(generation(subject, seconds)["per_second"])
     for entry in found:
