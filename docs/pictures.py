@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from synthshards.loaders.packing import FIELDS, MODES, Packer
+from synthshards.loaders.packer import Packer
+from synthshards.loaders.packing import FIELDS, MODES
 from synthshards.loaders.rows import Rows
 from synthshards.loaders.tensors import Memory
 from synthshards.pool import Pool

@@ -11,7 +11,8 @@ import numpy as np
 from synthshards.ragged import BLOCK_ROWS
 
 from .order import SUPERBLOCK, Order
-from .packing import ENDLESS, Packer
+from .packer import Packer
+from .packing import ENDLESS
 from .rows import Rows
 from .source import Source
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from .component import lanes_met
 from .making import Job, Making, Step
-from .packing import FIELDS, Packer, Plan
+from .packer import Packer
+from .packing import FIELDS, Plan
 from .state import Position, Stand
 
 

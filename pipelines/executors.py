@@ -23,7 +23,7 @@ R = TypeVar("R")
 #: How long the main thread sleeps between looks, so that Ctrl-C is seen at once (seconds).
 _LOOK = 0.1
 #: How long a thread may keep others from Python's lock (seconds). Python's own 5 ms are longer than a thread is busy in
-#: Python between two kernels: whoever comes out of a kernel would wait for the other's next one (5% of a build).
+#: Python between two kernels: whoever comes out of a kernel would wait for the next one (5% of a build of Capo).
 _TURN = 0.0002
 _numbers = count()
 

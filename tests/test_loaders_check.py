@@ -12,7 +12,7 @@ import pytest
 from helpers import Ended
 from small_datasets import make
 
-from synthshards.loaders import making, order, packing, stream
+from synthshards.loaders import making, order, packer, stream
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def forget_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = packing.Packer.plan
+    real = packer.Packer.plan
 
     def plan(self: Any, lanes: np.ndarray) -> Any:
         real(self, lanes[:1])
         return real(self, lanes)
 
-    monkeypatch.setattr(packing.Packer, "plan", plan)
+    monkeypatch.setattr(packer.Packer, "plan", plan)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import subprocess
 import venv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
         def read_ours() -> None:
             for name, dataset in stored.items():
                 say(f"peers, ours from {name}")
-                found = case(lambda d=dataset: d.batches(BATCH), rows, 0, seconds, anew=False)  # type: ignore[misc]
+                found = case(partial(dataset.batches, BATCH), rows, 0, seconds, anew=False)
                 if name not in ours or found["per_second"] > ours[name]["per_second"]:
                     ours[name] = {"library": "synthshards", "version": __version__, "reader": name, **found}
                     ours[name]["bytes"] = size[name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,7 +67,7 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
             for _ in range(_ROUNDS):
                 for way, options in WAYS.items():
                     for count in WORKERS:
-                        new = case(lambda d=dataset, o=options: d.batches(BATCH, **o), rows, count, seconds / _ROUNDS)  # type: ignore[misc]
+                        new = case(partial(dataset.batches, BATCH, **options), rows, count, seconds / _ROUNDS)
                         old = best.setdefault((way, count), new)
                         if new["per_second"] > old["per_second"]:
                             best[way, count] = new
