@@ -182,3 +182,23 @@ def test_stats_count_what_was_given() -> None:
     assert found["rows"] == 100
     assert found["tokens"] == tokens
     assert found["pad_tokens"] == 100 * SEQ - tokens
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_comes_before_a_row_that_is_too_long_is_handed_out(workers: int) -> None:
+    ds = open_dataset("depo", N=40, num_examples=400)
+    lengths = [len(ds[i]["input_ids"]) for i in range(400)]
+    seq_len = max(lengths[:90])
+    first = next(i for i, length in enumerate(lengths) if length > seq_len)
+    stream = ds.batches(4, seq_len=seq_len)
+    loader = stream.loader(num_workers=workers)
+    seen: list[int] = []
+
+    def run() -> None:
+        for batch in loader:
+            seen.extend(batch["index"].tolist())
+
+    with pytest.raises(UsageError, match=rf"^row {first} has {lengths[first]} tokens"):
+        run()
+    assert seen == list(range(first // 4 * 4))
+    assert stream.state_dict()["unit"] == len(seen)
