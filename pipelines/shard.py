@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,13 @@ from synthshards.formats import get_format
 from synthshards.manifest import Counts, ShardEntry
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
 from synthshards.spec import Identity
-from synthshards.tasks.task import Buffers
+from synthshards.tasks.task import Buffers, Task
 
 from .plan import Plan
+
+#: Rows are made in batches of about this size. Larger ones leave the processor's cache; after each step of a smaller
+#: one, a thread may have to wait for Python's lock.
+_BATCH_BYTES = 4 << 20
 
 _local = threading.local()
 
@@ -38,9 +42,9 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
     """Generate, encode and hash shard `index` of a plan.
 
     Args:
-        tick: called after each 1,024 rows with what they count (`examples`, `tokens` …); it may raise `Stopped`.
+        tick: called after each few thousand rows with what they count (`examples`, `tokens` …); it may raise `Stopped`.
 
-    Memory: one block of rows, and the encoded shard as its writer grows it (two to three times the file's size).
+    Memory: a few megabytes of rows, and the encoded shard as its writer grows it (two to three times the file's size).
     """
     start, stop = plan.range(index)
     columns, layout = plan.task.columns, plan.layout
@@ -50,9 +54,7 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
     key = plan.task.key(plan.identity.seed, plan.identity.split)
     buffers = thread_buffers()
     totals: Counts = {}
-    for at in range(start, stop, BLOCK_ROWS):
-        indices = np.arange(at, min(at + BLOCK_ROWS, stop), dtype=np.uint64)
-        batch = plan.task.generate(key, indices, buffers)
+    for batch in batches(plan.task, key, start, stop, buffers):
         content.update(batch)
         writer.write(batch)
         counts = batch_counts(batch)
@@ -71,6 +73,16 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
         content=content.hexdigest(),
     )
     return Shard(entry, data)
+
+
+def batches(task: Task, key: np.ndarray, start: int, stop: int, buffers: Buffers) -> Iterator[RaggedBatch]:
+    """Rows start..stop-1 in batches of whole blocks, the last perhaps short. Each is valid until the next is made."""
+    rows = BLOCK_ROWS
+    while start < stop:
+        batch = task.generate(key, np.arange(start, min(start + rows, stop), dtype=np.uint64), buffers)
+        yield batch
+        start += len(batch)
+        rows = BLOCK_ROWS * max(1, _BATCH_BYTES * len(batch) // (BLOCK_ROWS * batch.nbytes))
 
 
 def warm_up(plan: Plan) -> None:

@@ -33,6 +33,12 @@ KINDS: dict[str, np.dtype[Any]] = {
 BLOCK_ROWS = 1024
 
 
+def block_sizes(rows: int) -> list[int]:
+    """The sizes of the blocks that `rows` rows fill, the last one perhaps in part."""
+    full, rest = divmod(rows, BLOCK_ROWS)
+    return [BLOCK_ROWS] * full + [rest] * (rest > 0)
+
+
 def is_ragged(kind: str) -> bool:
     """Whether a column of this kind has offsets."""
     return kind == "string" or kind.startswith("list<")
@@ -108,6 +114,11 @@ class RaggedBatch:
         return len(next(iter(self.columns.values())))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all values (offsets left out)."""
+        return sum(column.values.nbytes for column in self.columns.values())
+
+    @property
     def kinds(self) -> dict[str, str]:
         """Column name → kind."""
         return {name: column.kind for name, column in self.columns.items()}
@@ -142,6 +153,11 @@ class RaggedBatch:
     def slice(self, start: int, stop: int) -> RaggedBatch:
         """Rows start..stop-1; values are views."""
         return RaggedBatch({name: column.slice(start, stop) for name, column in self.columns.items()})
+
+    def blocks(self) -> Iterator[RaggedBatch]:
+        """The rows in pieces of 1,024, the last perhaps smaller."""
+        for at in range(0, len(self), BLOCK_ROWS):
+            yield self.slice(at, min(at + BLOCK_ROWS, len(self)))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row as a dict: `input_ids` and `labels` int64 arrays, `loss_mask` bool array, facts Python values."""

@@ -167,12 +167,12 @@ def test_speeds_leave_out_the_first_run_and_repeat(monkeypatch: pytest.MonkeyPat
 
 def test_a_format_that_reads_other_rows_than_it_wrote_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = memory.Subject.of("depo1-225")
-    blocks = memory.blocks_of(subject, 1500)
-    assert list(map(len, blocks)) == [1024, 476]
+    made = memory.batches_of(subject, 1500)
+    assert list(map(len, made)) == [1024, 476]
     read = FORMATS["arrow"].Reader.read
     monkeypatch.setattr(FORMATS["arrow"].Reader, "read", lambda self, a, b: read(self, 0, b - a))
     with pytest.raises(DataError, match="rows read are not those written"):
-        memory.format_speeds(subject, "arrow", "none", blocks, 0.0)
+        memory.format_speeds(subject, "arrow", "none", made, 0.0)
 
 
 # Tables ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -96,14 +97,38 @@ def test_equal_builds_give_equal_bytes_and_buffers_may_be_reused(module: ModuleT
 
 
 @every_format
+def test_rows_may_come_in_any_number_of_blocks(module: ModuleType) -> None:
+    rows = 5 * BLOCK_ROWS + 100
+    batch = every_kind(rows, seed=3)
+    # Blocks that take other ways than their neighbours: values too large to number, or too many; long strings; nothing.
+    block = np.arange(rows) // BLOCK_ROWS
+    large = np.where(block == 1, 70_000, block).astype(np.uint32)
+    many = np.where(block == 2, np.arange(rows), 5).astype(np.uint16)
+    texts = strings([("é" * 50 if b == 3 else "ab") + str(i % 7 if b < 4 else i) for i, b in enumerate(block.tolist())])
+    offsets = offsets_of(np.where(block == 4, 0, 3))
+    lists = Column("list<int32>", np.arange(offsets[-1], dtype=np.int32) % 4000, offsets)
+    more = {"large": Column("uint32", large), "many": Column("uint16", many), "texts": texts, "lists": lists}
+    batch = RaggedBatch({**batch.columns, **more})
+    expected = encode(module, batch)
+    same(module.Reader(expected, batch.kinds).read(0, rows), batch)
+    for cuts in ([0, rows], [0, 2 * BLOCK_ROWS, rows], [0, BLOCK_ROWS, 5 * BLOCK_ROWS, rows]):
+        writer = module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0)
+        for start, stop in pairwise(cuts):
+            writer.write(batch.slice(start, stop))
+        assert writer.finish().equals(expected), cuts
+
+
+@every_format
 def test_blocks_are_the_unit(module: ModuleType) -> None:
-    batch = token_batch(1025)
-    with pytest.raises(AssertionError):
-        module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0).write(batch)
+    batch = token_batch(1045)
     writer = module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0)
     writer.write(batch.slice(0, 10))
     with pytest.raises(AssertionError):
         writer.write(batch.slice(10, 20))
+    writer = module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0)
+    writer.write(batch.slice(0, 1030))
+    with pytest.raises(AssertionError):
+        writer.write(batch.slice(1030, 1045))
     data = encode(module, token_batch(2500))
     if module.NAME == "parquet":
         footer = pq.ParquetFile(pa.BufferReader(data)).metadata
@@ -156,7 +181,7 @@ def test_pyarrow_reads_every_kind_of_our_parquet(rows: int) -> None:
 
 def test_a_page_is_the_one_that_the_docstring_shows() -> None:
     example = Column("list<uint16>", np.array([7, 9, 7, 9, 7, 7], np.uint16), np.array([0, 3, 6]))
-    made = pages.PageWriter().encode(example)
+    [made] = pages.PageWriter().encode(example)
     assert made.page.tobytes().hex(" ") == "08 00 00 00 02 00 04 01 02 00 04 01 02 00 00 00 0c 01 02 03 44 00"
     assert made.dictionary is not None
     assert (made.levels, made.encoding, made.distinct) == (6, pages.RLE_DICTIONARY, 2)
@@ -190,7 +215,7 @@ def test_pyarrow_reads_strings_that_repeat(compression: str, distinct: int, long
 @example(texts=["a" * (i % 40) for i in range(90)])
 @given(texts=st.lists(st.text("ab", max_size=20), min_size=1, max_size=60))
 def test_strings_are_told_apart(texts: list[str]) -> None:
-    made = pages.PageWriter().encode(strings(texts))
+    [made] = pages.PageWriter().encode(strings(texts))
     distinct = list(dict.fromkeys(texts))
     if made.dictionary is None:
         assert len(distinct) > len(texts) * 3 // 4
@@ -201,14 +226,17 @@ def test_strings_are_told_apart(texts: list[str]) -> None:
 
 
 def test_facts_take_the_fewest_bits_and_tokens_a_byte() -> None:
+    def page(column: Column) -> np.ndarray:
+        [made] = pages.PageWriter().encode(column)
+        return made.page
+
     values = np.arange(4096) % 100
-    writer = pages.PageWriter()
-    facts = writer.encode(Column("uint16", values[:1024].astype(np.uint16))).page
+    facts = page(Column("uint16", values[:1024].astype(np.uint16)))
     assert (facts[0], len(facts)) == (7, 3 + 1024 * 7 // 8)
     offsets = np.arange(1025) * 4
-    tokens = writer.encode(Column("list<uint16>", values.astype(np.uint16), offsets)).page
+    tokens = page(Column("list<uint16>", values.astype(np.uint16), offsets))
     assert tokens[-4096:].tolist() == values.tolist()
-    positions = writer.encode(Column("list<int32>", values.astype(np.int32), offsets)).page
+    positions = page(Column("list<int32>", values.astype(np.int32), offsets))
     assert len(tokens) - len(positions) == 4096 // 8
 
 

@@ -157,15 +157,15 @@ class Run:
         self.document["formats"], self.document["columns"], self.document["digests"] = [], [], []
         every = tuple((name, compression) for name, module in FORMATS.items() for compression in module.COMPRESSIONS)
         for subject in subjects:
-            blocks = memory.blocks_of(subject, chosen.memory_rows)
+            made = memory.batches_of(subject, chosen.memory_rows)
             self.say(f"digests, {subject.preset}")
-            self.document["digests"].append(memory.digests(subject, blocks, chosen.seconds / 2))
+            self.document["digests"].append(memory.digests(subject, made, chosen.seconds / 2))
             for name, compression in chosen.formats or every:
                 self.say(f"write and read, {subject.preset}, {name} {compression}")
-                found = memory.format_speeds(subject, name, compression, blocks, chosen.seconds / 2)
+                found = memory.format_speeds(subject, name, compression, made, chosen.seconds / 2)
                 self.document["formats"].append(found)
             for column in subject.task.columns:
-                self.document["columns"].append(memory.column_cost(subject, column, blocks, chosen.seconds / 4))
+                self.document["columns"].append(memory.column_cost(subject, column, made, chosen.seconds / 4))
 
 
 def add_ratios(document: dict[str, Any]) -> dict[str, Any]:

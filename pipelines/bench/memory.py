@@ -16,7 +16,7 @@ from synthshards.formats import FORMATS
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
 from synthshards.tasks.task import Buffers, Task
 
-from ..shard import batch_counts
+from ..shard import batch_counts, batches
 from .plain import PLAIN, units
 from .timing import speeds, summary
 
@@ -59,7 +59,7 @@ def plain_speed(subject: Subject, seconds: float) -> float:
 
 
 def generation(subject: Subject, seconds: float) -> dict[str, Any]:
-    """Speed of generation alone: 1,024 rows at a time into buffers used again, as a build makes them."""
+    """Speed of generation alone: 1,024 rows at a time into buffers used again."""
     task, buffers, key = subject.task, Buffers(), subject.task.key(0, "bench")
     rows = total = 0
     while total < _PIECE:
@@ -84,19 +84,23 @@ def generation(subject: Subject, seconds: float) -> dict[str, Any]:
     }
 
 
-def blocks_of(subject: Subject, rows: int) -> list[RaggedBatch]:
-    """The first rows of a shard, a block at a time."""
-    starts = range(0, rows, BLOCK_ROWS)
-    return [subject.task.batch(0, "bench", at, min(BLOCK_ROWS, rows - at)) for at in starts]
+def batches_of(subject: Subject, rows: int) -> list[RaggedBatch]:
+    """The first rows of a shard, in the batches that a build makes."""
+    task, made = subject.task, 0
+    found = []
+    for batch in batches(task, task.key(0, "bench"), 0, rows, Buffers()):
+        found.append(task.batch(0, "bench", made, len(batch)))
+        made += len(batch)
+    return found
 
 
-def digests(subject: Subject, blocks: list[RaggedBatch], seconds: float) -> dict[str, Any]:
+def digests(subject: Subject, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
     """Speed of the content digest, and of sha256 over a file's bytes."""
-    total = sum(subject.count(block) for block in blocks)
+    total = sum(subject.count(batch) for batch in made)
     file = bytes(1 << 22)
 
     def content() -> int:
-        _content(subject, blocks)
+        _content(subject, made)
         return total
 
     def hashing() -> int:
@@ -112,7 +116,7 @@ def digests(subject: Subject, blocks: list[RaggedBatch], seconds: float) -> dict
 
 
 def format_speeds(
-    subject: Subject, name: str, compression: str, blocks: list[RaggedBatch], seconds: float
+    subject: Subject, name: str, compression: str, made: list[RaggedBatch], seconds: float
 ) -> dict[str, Any]:
     """Speed of writing a shard to memory and of reading it back, and its size.
 
@@ -120,23 +124,23 @@ def format_speeds(
         DataError: what was read is not what was written.
     """
     module, columns = FORMATS[name], subject.task.columns
-    rows, total = sum(map(len, blocks)), sum(subject.count(block) for block in blocks)
+    rows, total = sum(map(len, made)), sum(subject.count(batch) for batch in made)
 
     def decode() -> list[RaggedBatch]:
         reader = module.Reader(file, columns)
         return [reader.read(at, min(at + BLOCK_ROWS, rows)) for at in range(0, rows, BLOCK_ROWS)]
 
     def write() -> int:
-        _encoded(module, columns, compression, blocks)
+        _encoded(module, columns, compression, made)
         return total
 
     def read() -> int:
         decode()
         return total
 
-    file = _encoded(module, columns, compression, blocks)
+    file = _encoded(module, columns, compression, made)
     content = _content(subject, decode())
-    if content != _content(subject, blocks):
+    if content != _content(subject, made):
         raise DataError(f"{subject.preset} as {name} ({compression}): the rows read are not those written")
     written, found = max(speeds(write, seconds)), max(speeds(read, seconds))
     return {
@@ -156,12 +160,12 @@ def format_speeds(
     }
 
 
-def column_cost(subject: Subject, column: str, blocks: list[RaggedBatch], seconds: float) -> dict[str, Any]:
+def column_cost(subject: Subject, column: str, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
     """What a column adds to a shard of the default format: the time to write it alone, and its bytes."""
     name, module = next(iter(FORMATS.items()))
     compression, columns = module.COMPRESSIONS[0], {column: subject.task.columns[column]}
-    alone = [RaggedBatch({column: block.columns[column]}) for block in blocks]
-    total = sum(subject.count(block) for block in blocks)
+    alone = [RaggedBatch({column: batch.columns[column]}) for batch in made]
+    total = sum(subject.count(batch) for batch in made)
 
     def write() -> int:
         _encoded(module, columns, compression, alone)
@@ -178,16 +182,16 @@ def column_cost(subject: Subject, column: str, blocks: list[RaggedBatch], second
     }
 
 
-def _encoded(module: Any, columns: Mapping[str, str], compression: str, blocks: list[RaggedBatch]) -> Any:
+def _encoded(module: Any, columns: Mapping[str, str], compression: str, made: list[RaggedBatch]) -> Any:
     """The bytes of a shard."""
     writer = module.Writer(columns, compression, {}, 0)
-    for block in blocks:
-        writer.write(block)
+    for batch in made:
+        writer.write(batch)
     return writer.finish()
 
 
-def _content(subject: Subject, blocks: list[RaggedBatch]) -> str:
+def _content(subject: Subject, made: list[RaggedBatch]) -> str:
     content = ContentDigest(subject.task.columns)
-    for block in blocks:
-        content.update(block)
+    for batch in made:
+        content.update(batch)
     return content.hexdigest()

@@ -43,9 +43,13 @@ class Writer:
         self._rows = 0
 
     def write(self, batch: RaggedBatch) -> None:
-        """Add 1,024 rows, or fewer as the last batch. Its buffers may be reused afterwards."""
-        assert 0 < len(batch) <= BLOCK_ROWS, "at most a block at a time"
-        assert self._rows % BLOCK_ROWS == 0, "only the last batch may be short"
+        """Add rows; only the last batch may end within a block of 1,024. Its buffers may be reused afterwards."""
+        assert len(batch) > 0, "no rows"
+        assert self._rows % BLOCK_ROWS == 0, "only the last batch may end within a block"
+        for block in batch.blocks():
+            self._write_block(block)
+
+    def _write_block(self, batch: RaggedBatch) -> None:
         arrays = [to_arrow(batch.columns[name]) for name in self._schema.names]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._rows += len(batch)

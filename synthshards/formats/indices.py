@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..kernel import kernel
+from ..kernel import helper, kernel
 from .thrift import varint
 
 _ONE, _8, _BYTE = np.uint64(1), np.uint64(8), np.uint64(0xFF)
@@ -61,6 +61,30 @@ def pack(codes: Any, bits: Any, out: Any) -> int:
             held >>= _8
             have -= _8
     return at
+
+
+@helper
+def put_indices(codes: Any, count: Any, distinct: Any, out: Any, at: Any) -> Any:
+    """Write the first `count` numbers, below `distinct`, in the fewest bits to out[at]; return their end.
+
+    Args:
+        codes: uint16 with room for whole groups of eight, what is left of the last is overwritten.
+    """
+    bits = 1
+    while 1 << bits < distinct:
+        bits += 1
+    groups = -(-count // 8)
+    codes[count : 8 * groups] = 0
+    out[at] = bits
+    at += 1
+    head = groups << 1 | 1
+    while head > 0x7F:
+        out[at] = head & 0x7F | 0x80
+        head >>= 7
+        at += 1
+    out[at] = head
+    at += 1
+    return at + pack(codes[: 8 * groups], np.uint64(bits), out[at:])
 
 
 @kernel
@@ -116,11 +140,6 @@ def look_up(indices: np.ndarray, dictionary: np.ndarray, out: np.ndarray) -> boo
 def index_head(count: int, bits: int) -> np.ndarray:
     """What stands before indices: the bits of each, and one bit-packed run of groups of eight."""
     return np.frombuffer(bytes((bits,)) + varint(-(-count // 8) << 1 | 1), np.uint8)
-
-
-def room(count: int) -> np.ndarray:
-    """Room for indices, in groups of eight."""
-    return np.empty(-(-count // 8) * 8, np.uint16)
 
 
 def unpacked(values: np.ndarray, count: int) -> np.ndarray:

@@ -31,6 +31,8 @@ def _run(out: np.ndarray, at: int, count: int, level: int) -> int:
 def write_levels(offsets: np.ndarray, out: np.ndarray) -> tuple[int, int]:
     """Write both level blocks of a list column to `out` (uint8, at least 24 bytes a row and 32 more).
 
+    `offsets` are those of some rows of it, from anywhere.
+
     Returns:
         the end of what was written, and the number of levels: one an element, one an empty list.
     """

@@ -19,26 +19,26 @@ https://parquet.apache.org/docs/file-format/data-pages/encodings/ is the specifi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..ragged import BLOCK_ROWS, KINDS, Column, offsets_of
 from .convert import Empty, check_text
-from .indices import damaged, index_head, look_up, number, pack, room, unpack_bits, unpacked
+from .facts import write_facts
+from .indices import damaged, index_head, look_up, number, pack, unpack_bits, unpacked
 from .levels import read_levels, write_levels
-from .strings import look_up_strings, number_strings, read_strings, string_lengths, write_strings
+from .strings import look_up_strings, read_strings, string_lengths, write_strings
 
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8  # Encoding
-#: Bytes of a string in the mean, above which no dictionary is tried.
-_SHORT = 64
 
 
 class Encoded(NamedTuple):
     """The pages of one column of a row group, before compression.
 
     Attributes:
-        page: uint8, the data page, valid until the next call.
+        page: uint8, the data page, valid until the next is taken.
         levels: number of levels, that of the values and empty lists.
         encoding: of the values, PLAIN or RLE_DICTIONARY.
         dictionary: uint8, the dictionary page's plain values, where the encoding is RLE_DICTIONARY.
@@ -57,24 +57,69 @@ class PageWriter:
 
     def __init__(self) -> None:
         self._page = np.empty(0, np.uint8)
-        self._codes = np.zeros(1 << 16, np.uint16)
-        self._slots = np.empty(2 * BLOCK_ROWS, np.uint16)
-        self._rows = np.arange(BLOCK_ROWS)
+        self._slots = np.zeros(1 << 16, np.uint16)  # of numbers, zero between calls
+        self._string_slots = np.empty(2 * BLOCK_ROWS, np.uint16)
+        self._codes = np.empty(BLOCK_ROWS, np.uint16)
+        self._firsts = np.empty(BLOCK_ROWS, np.int64)
 
-    def encode(self, column: Column) -> Encoded:
-        """The pages of a column of at most 1,024 rows."""
-        capacity = 24 * len(column) + 8 * len(column.values) + 64
+    def encode(self, column: Column) -> Iterator[Encoded]:
+        """The pages of a column, for each 1,024 rows of it (and the rest) in turn.
+
+        Facts take one kernel call for all rows: threads that call small kernels wait for Python's lock in between.
+        """
+        capacity = 24 * len(column) + 8 * len(column.values) + 64 * -(-len(column) // BLOCK_ROWS)
         if len(self._page) < capacity:
             self._page = np.empty(capacity, np.uint8)
         if column.kind == "string":
-            return self._encode_strings(column)
+            yield from self._strings(column)
+        elif not holds_tokens(column.kind) and _may_be_numbered(column.values):
+            yield from self._facts(column)
+        elif len(column) > BLOCK_ROWS:
+            for at in range(0, len(column), BLOCK_ROWS):
+                yield from self.encode(column.slice(at, min(at + BLOCK_ROWS, len(column))))
+        else:
+            yield self._block(column)
+
+    def _strings(self, column: Column) -> Iterator[Encoded]:
+        ends = np.empty((-(-len(column) // BLOCK_ROWS), 3), np.int64)
+        write_strings(
+            column.values, column.offsets, self._string_slots, self._codes, self._firsts, self._page, ends
+        )  # fmt: skip
+        return self._written(column, ends.tolist())
+
+    def _facts(self, column: Column) -> Iterator[Encoded]:
+        values, offsets = column.values.astype(np.uint16, copy=False), column.offsets
+        most = BLOCK_ROWS
+        if offsets is None:
+            offsets = np.empty(0, np.int64)
+        else:
+            most = int(np.diff(offsets[::BLOCK_ROWS], append=offsets[-1]).max())
+        codes, known = np.empty(most + 8, np.uint16), np.empty(most // 3, np.uint16)
+        ends = np.empty((-(-len(column) // BLOCK_ROWS), 4), np.int64)
+        write_facts(
+            values, offsets, _stored(column.values.dtype).itemsize, self._slots, codes, known, self._page, ends
+        )  # fmt: skip
+        return self._written(column, ends.tolist())
+
+    def _written(self, column: Column, ends: list[list[int]]) -> Iterator[Encoded]:
+        """The pages that a kernel wrote: for each block their distinct values, ends, and levels where there are."""
+        begin = 0
+        for block, (distinct, middle, end, *levels) in enumerate(ends):
+            page = self._page[middle:end]
+            count = levels[0] if levels else min(BLOCK_ROWS, len(column) - block * BLOCK_ROWS)
+            if distinct:
+                yield Encoded(page, count, RLE_DICTIONARY, self._page[begin:middle], distinct)
+            else:
+                yield Encoded(page, count, PLAIN)
+            begin = end
+
+    def _block(self, column: Column) -> Encoded:
+        """The pages of a block of tokens, or of numbers that need no dictionary."""
         page, at, levels, values = self._page, 0, len(column), column.values
         if column.kind.startswith("list<"):
             at, levels = write_levels(column.offsets, page)
         if _may_be_numbered(values):
-            short = values.astype(np.uint16, copy=False)
-            write = self._number_tokens if holds_tokens(column.kind) else self._number_facts
-            end, distinct = write(short, at)
+            end, distinct = self._number_tokens(values.astype(np.uint16, copy=False), at)
             if len(distinct):
                 known = distinct.astype(_stored(values.dtype)).view(np.uint8)
                 return Encoded(page[:end], levels, RLE_DICTIONARY, known, len(distinct))
@@ -89,7 +134,7 @@ class PageWriter:
         for bits, limit in ((8, 256), (16, 0xFFFF)):
             distinct = np.empty(min(limit, count // 3), np.uint16)  # beyond a third, plain values are about as small
             indices = np.ndarray(-(-count // 8) * 8, f"<u{bits // 8}", self._page.data, begin)
-            found = number(values, self._codes, indices[:count], distinct)
+            found = number(values, self._slots, indices[:count], distinct)
             if found <= 0:
                 continue
             indices[count:] = 0
@@ -99,34 +144,6 @@ class PageWriter:
             self._page[at:begin] = index_head(count, bits)
             return begin + indices.nbytes, distinct[:found]
         return at, values[:0]
-
-    def _number_facts(self, values: np.ndarray, at: int) -> tuple[int, np.ndarray]:
-        """The same in the fewest bits."""
-        distinct, codes = np.empty(min(0xFFFF, len(values) // 3), np.uint16), room(len(values))
-        found = number(values, self._codes, codes[: len(values)], distinct)
-        return (self._put(codes, len(values), found, at) if found > 0 else at), distinct[: max(found, 0)]
-
-    def _encode_strings(self, column: Column) -> Encoded:
-        count, data, offsets = len(column), column.values, column.offsets
-        # Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
-        firsts = np.empty(count * 3 // 4 if len(data) < _SHORT * count else 0, np.int64)
-        codes = room(count)
-        found = number_strings(data, offsets, self._slots, codes, firsts)
-        if found <= 0:
-            size = write_strings(data, offsets, self._rows[:count], self._page)
-            return Encoded(self._page[:size], count, PLAIN)
-        size = write_strings(data, offsets, firsts[:found], self._page)
-        end = self._put(codes, count, found, size)
-        return Encoded(self._page[size:end], count, RLE_DICTIONARY, self._page[:size], found)
-
-    def _put(self, codes: np.ndarray, count: int, distinct: int, at: int) -> int:
-        """Write `codes` in the fewest bits at byte `at` of the page; their end."""
-        bits = max(1, (distinct - 1).bit_length())
-        head = index_head(count, bits)
-        begin = at + len(head)
-        self._page[at:begin] = head
-        codes[count:] = 0
-        return begin + int(pack(codes, np.uint64(bits), self._page[begin:]))
 
 
 def holds_tokens(kind: str) -> bool:

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
 from ..pool import Pool
-from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat
+from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, block_sizes, concat
 from . import thrift
 from .convert import check_rows, chosen, empty_batch, reading
-from .pages import PLAIN, RLE, PageWriter, decode, holds_tokens
+from .pages import PLAIN, RLE, Encoded, PageWriter, decode, holds_tokens
 from .thrift import BINARY, FALSE, I8, I32, I64, LIST, STRUCT, Struct
 
 NAME = "parquet"
@@ -67,6 +67,20 @@ def _physical(kind: str) -> int:
     return _BOOLEAN if dtype == np.bool_ else _INT64 if dtype.itemsize == 8 else _INT32
 
 
+class _Chunk(NamedTuple):
+    """A column chunk whose place in the file is still open.
+
+    parts: headers and pages in turn, bytes and buffers; plain_size: what they take without compression;
+    dictionary_size: what the dictionary takes of them; levels: of the data page; head: see `_chunk_head`.
+    """
+
+    parts: list[Any]
+    plain_size: int
+    dictionary_size: int
+    levels: int
+    head: bytes
+
+
 class Writer:
     """Writes one shard in memory.
 
@@ -90,45 +104,47 @@ class Writer:
         self._rows = 0
 
     def write(self, batch: RaggedBatch) -> None:
-        """Add 1,024 rows, or fewer as the last batch. Its buffers may be reused afterwards."""
-        assert 0 < len(batch) <= BLOCK_ROWS, "at most a block at a time"
-        assert self._rows % BLOCK_ROWS == 0, "only the last batch may be short"
-        begin, size, chunks = self._size, 0, []
-        for name in self._columns:
-            plain_size, chunk = self._write_chunk(name, batch.columns[name])
-            size += plain_size
-            chunks.append(chunk)
-        group = (1, LIST, (STRUCT, chunks)), (2, I64, size), (3, I64, len(batch)), (6, I64, self._size - begin)
-        self._groups.append(thrift.encode(STRUCT, group))
-        self._rows += len(batch)
+        """Add rows; only the last batch may end within a block of 1,024. Its buffers may be reused afterwards."""
+        assert len(batch) > 0, "no rows"
+        assert self._rows % BLOCK_ROWS == 0, "only the last batch may end within a block"
+        made = [self._encode_chunks(name, batch.columns[name]) for name in self._columns]
+        for rows, chunks in zip(block_sizes(len(batch)), zip(*made, strict=True), strict=True):
+            begin = self._size
+            described = [self._put(chunk) for chunk in chunks]
+            size = sum(chunk.plain_size for chunk in chunks)
+            group = (1, LIST, (STRUCT, described)), (2, I64, size), (3, I64, rows), (6, I64, self._size - begin)
+            self._groups.append(thrift.encode(STRUCT, group))
+            self._rows += rows
 
-    def _write_chunk(self, name: str, column: Column) -> tuple[int, bytes]:
-        """Write the pages of one column of a row group; return its size before compression and its ColumnChunk."""
-        made = self._pages.encode(column)
+    def _encode_chunks(self, name: str, column: Column) -> list[_Chunk]:
+        """The chunks of one column, one a block."""
+        return [self._encode_chunk(name, column.kind, made) for made in self._pages.encode(column)]
+
+    def _encode_chunk(self, name: str, kind: str, made: Encoded) -> _Chunk:
         # Facts are in few bits, and too small for what a compressor's start costs.
-        texts = column.kind == "string" and made.dictionary is None
-        codec = self._codec if texts or holds_tokens(column.kind) else None
+        texts = kind == "string" and made.dictionary is None
+        codec = self._codec if texts or holds_tokens(kind) else None
         codec_id = _CODECS["none"] if codec is None else self._codec_id
-        begin, size, tail = self._size, 0, []
+        plain_size, dictionary_size = 0, 0
+        parts: list[Any] = []
         if made.dictionary is not None:
             header = _header(7, ((1, I32, made.distinct), (2, I32, PLAIN)))
-            size += self._write_page(_DICTIONARY_PAGE, made.dictionary, codec, header)
-            tail = [(11, I64, begin)]
-        data_begin = self._size
+            plain_size = _add_page(parts, _DICTIONARY_PAGE, made.dictionary, codec, header)
+            dictionary_size = len(parts[0]) + len(parts[1])
         header = _header(5, ((1, I32, made.levels), (2, I32, made.encoding), (3, I32, RLE), (4, I32, RLE)))
-        size += self._write_page(_DATA_PAGE, made.page, codec, header)
-        sizes = ((5, I64, made.levels), (6, I64, size), (7, I64, self._size - begin), (9, I64, data_begin), *tail)
-        return size, _chunk_head(name, column.kind, made.encoding, codec_id) + thrift.encode_fields(sizes, 4) + b"\0\0"
+        plain_size += _add_page(parts, _DATA_PAGE, made.page, codec, header)
+        head = _chunk_head(name, kind, made.encoding, codec_id)
+        return _Chunk(parts, plain_size, dictionary_size, made.levels, head)
 
-    def _write_page(
-        self, kind: int, content: np.ndarray, codec: pa.Codec | None, header: tuple[int, int, bytes]
-    ) -> int:
-        """Write a PageHeader and the content, compressed; return the size before compression."""
-        packed = content.tobytes() if codec is None else codec.compress(content)
-        head = thrift.encode(STRUCT, ((1, I32, kind), (2, I32, len(content)), (3, I32, len(packed)), header))
-        self._parts += [head, packed]
-        self._size += len(head) + len(packed)
-        return len(head) + len(content)
+    def _put(self, chunk: _Chunk) -> bytes:
+        """Append the pages of a chunk to the file; return its ColumnChunk."""
+        begin, size = self._size, sum(map(len, chunk.parts))
+        self._parts += chunk.parts
+        self._size += size
+        tail = [(11, I64, begin)] if chunk.dictionary_size else []
+        data_begin = begin + chunk.dictionary_size
+        sizes = ((5, I64, chunk.levels), (6, I64, chunk.plain_size), (7, I64, size), (9, I64, data_begin), *tail)
+        return chunk.head + thrift.encode_fields(sizes, 4) + b"\0\0"
 
     def finish(self) -> pa.Buffer:
         """The whole file."""
@@ -145,6 +161,16 @@ class Writer:
             ),
         )
         return pa.py_buffer(b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC]))
+
+
+def _add_page(
+    parts: list[Any], kind: int, content: np.ndarray, codec: pa.Codec | None, header: tuple[int, int, bytes]
+) -> int:
+    """Add a PageHeader and the content, compressed, to `parts`; return the size before compression."""
+    packed = content.tobytes() if codec is None else codec.compress(content)
+    head = thrift.encode(STRUCT, ((1, I32, kind), (2, I32, len(content)), (3, I32, len(packed)), header))
+    parts += [head, packed]
+    return len(head) + len(content)
 
 
 @lru_cache(maxsize=256)

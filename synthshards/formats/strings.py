@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..kernel import helper, kernel
+from ..ragged import BLOCK_ROWS
+from .indices import put_indices
 from .memory import copy_bytes
+
+#: Bytes of a string in the mean, above which no dictionary is tried.
+_SHORT = 64
 
 _0, _1, _2, _3, _4, _8, _16, _24, _32 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 8, 16, 24, 32))
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -30,12 +35,12 @@ def _eight(data: Any, at: Any) -> Any:
     return _four(data, at) | _four(data, at + _4) << _32
 
 
-@kernel
-def number_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any) -> int:
+@helper
+def _number_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any) -> int:
     """Number the rows' strings in order of first appearance.
 
     Args:
-        data: uint8; offsets: int64 [rows + 1].
+        data: uint8; offsets: int64 [rows + 1], from anywhere in `data`.
         slots: uint16 [a power of two, at least twice as many as `firsts`], overwritten.
         codes: uint16 [rows], filled with the number of each row's string.
         firsts: int64 [limit], filled with the row where each number appears first.
@@ -88,17 +93,46 @@ def number_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any)
     return found
 
 
+@helper
+def _write_string(data: Any, offsets: Any, row: Any, out: Any, at: Any) -> Any:
+    """Write a row's length (uint32) and bytes to out[at]; return their end."""
+    start, length = offsets[row], offsets[row + 1] - offsets[row]
+    for i in range(4):
+        out[at + i] = length >> (8 * i) & 0xFF
+    copy_bytes(out, at + 4, data, start, length)
+    return at + 4 + length
+
+
 @kernel
-def write_strings(data: np.ndarray, offsets: np.ndarray, rows: np.ndarray, out: np.ndarray) -> int:
-    """Write some rows' bytes to `out`, each with its length (uint32) before it; `data`, `out` are uint8. The end."""
-    at = 0
-    for row in rows:
-        start, length = offsets[row], offsets[row + 1] - offsets[row]
-        for i in range(4):
-            out[at + i] = length >> (8 * i) & 0xFF
-        copy_bytes(out, at + 4, data, start, length)
-        at += 4 + length
-    return at
+def write_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any, out: Any, ends: Any) -> None:
+    """Write the pages of a column of strings, block after block of 1,024 rows.
+
+    Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
+
+    Args:
+        data: uint8; offsets: int64 [rows + 1].
+        slots: uint16 [2,048]; codes: uint16 [1,024]; firsts: int64 [768]; overwritten.
+        out: uint8, filled; each block's dictionary, if it has one, and then its data page.
+        ends: int64 [blocks, 3], filled with the number of distinct strings (0: no dictionary) and both pages' ends.
+    """
+    rows = len(offsets) - 1
+    at: Any = 0
+    for block in range(len(ends)):
+        first = block * BLOCK_ROWS
+        count = min(BLOCK_ROWS, rows - first)
+        bounds = offsets[first : first + count + 1]
+        limit = count * 3 // 4 if bounds[count] - bounds[0] < _SHORT * count else 0
+        found = _number_strings(data, bounds, slots, codes, firsts[:limit])
+        ends[block, 0] = max(found, 0)
+        for i in range(found):
+            at = _write_string(data, bounds, firsts[i], out, at)
+        ends[block, 1] = at
+        if found > 0:
+            at = put_indices(codes, count, found, out, at)
+        else:
+            for row in range(count):
+                at = _write_string(data, bounds, row, out, at)
+        ends[block, 2] = at
 
 
 @kernel
