@@ -6,6 +6,7 @@ This module imports nothing above the core. `COMMANDS` names where each command 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -48,6 +49,7 @@ class Group(click.Group):
         if name not in COMMANDS:
             return None
         module, attribute, _, extra = COMMANDS[name]
+        _load_numpy()
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
@@ -88,6 +90,22 @@ def cli(ctx: click.Context, debug: bool) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+def _load_numpy() -> None:
+    """Import NumPy with one thread for its linear algebra.
+
+    OpenBLAS starts a thread a core when it is loaded, which turn idly for a tenth of a second and take the cores from
+    whoever starts up meanwhile. What is loaded later (torch, child processes) finds the environment as it was.
+    """
+    limit = "OPENBLAS_NUM_THREADS"
+    if "numpy" in sys.modules or limit in os.environ:
+        return
+    os.environ[limit] = "1"
+    try:
+        importlib.import_module("numpy")
+    finally:
+        del os.environ[limit]
 
 
 def main() -> None:

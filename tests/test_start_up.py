@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from helpers import python
 
@@ -44,6 +46,16 @@ make_task("depo1-225").take(0, 1)
 import numba.np.arraymath
 assert not numba.np.arraymath._HAVE_BLAS
 """
+#: A command loads NumPy without threads of its own, and leaves the environment as it was.
+THREADS = """
+import os, sys
+from pathlib import Path
+from synthshards.cli import cli
+assert "numpy" not in sys.modules
+cli.main(["tasks", "mano"], standalone_mode=False)
+assert "numpy" in sys.modules
+print(len(list(Path("/proc/self/task").iterdir())), os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
 
 
 def test_kernels_run_without_loading_scipy_and_numbas_linear_algebra_still_works() -> None:
@@ -59,3 +71,10 @@ def test_the_collector_rests_while_kernels_are_loaded_and_is_left_as_it_was() ->
     loads, enabled = python("-c", COLLECTOR).stdout.split()
     assert int(loads) > 2
     assert enabled == "False"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to count threads")
+def test_a_command_starts_no_threads_for_linear_algebra() -> None:
+    threads, left = python("-c", THREADS, OPENBLAS_NUM_THREADS="").stdout.split()[-2:]
+    wanted, kept = python("-c", THREADS, OPENBLAS_NUM_THREADS="1").stdout.split()[-2:]
+    assert (threads, left, kept) == (wanted, "None", "1")

@@ -70,14 +70,14 @@ def _physical(kind: str) -> int:
 class _Chunk(NamedTuple):
     """A column chunk whose place in the file is still open.
 
-    parts: headers and pages in turn, bytes and buffers; plain_size: what they take without compression;
-    dictionary_size: what the dictionary takes of them; levels: of the data page; head: see `_chunk_head`.
+    parts: headers and pages in turn, bytes and buffers; plain_size, size: what they take without and with compression;
+    dictionary_size: what the dictionary takes of them; head: see `_chunk_head`.
     """
 
     parts: list[Any]
     plain_size: int
+    size: int
     dictionary_size: int
-    levels: int
     head: bytes
 
 
@@ -133,18 +133,18 @@ class Writer:
             dictionary_size = len(parts[0]) + len(parts[1])
         header = _header(5, ((1, I32, made.levels), (2, I32, made.encoding), (3, I32, RLE), (4, I32, RLE)))
         plain_size += _add_page(parts, _DATA_PAGE, made.page, codec, header)
-        head = _chunk_head(name, kind, made.encoding, codec_id)
-        return _Chunk(parts, plain_size, dictionary_size, made.levels, head)
+        size = sum(map(len, parts))
+        head = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
+        return _Chunk(parts, plain_size, size, dictionary_size, head)
 
     def _put(self, chunk: _Chunk) -> bytes:
         """Append the pages of a chunk to the file; return its ColumnChunk."""
-        begin, size = self._size, sum(map(len, chunk.parts))
+        begin = self._size
         self._parts += chunk.parts
-        self._size += size
+        self._size += chunk.size
         tail = [(11, I64, begin)] if chunk.dictionary_size else []
-        data_begin = begin + chunk.dictionary_size
-        sizes = ((5, I64, chunk.levels), (6, I64, chunk.plain_size), (7, I64, size), (9, I64, data_begin), *tail)
-        return chunk.head + thrift.encode_fields(sizes, 4) + b"\0\0"
+        places = ((9, I64, begin + chunk.dictionary_size), *tail)
+        return chunk.head + thrift.encode_fields(places, 7) + b"\0\0"
 
     def finish(self) -> pa.Buffer:
         """The whole file."""
@@ -168,26 +168,38 @@ def _add_page(
 ) -> int:
     """Add a PageHeader and the content, compressed, to `parts`; return the size before compression."""
     packed = content.tobytes() if codec is None else codec.compress(content)
-    head = thrift.encode(STRUCT, ((1, I32, kind), (2, I32, len(content)), (3, I32, len(packed)), header))
+    head = _page_head(kind, len(content), len(packed), header)
     parts += [head, packed]
     return len(head) + len(content)
 
 
+# Of a column of facts the same sizes come again and again, so what is encoded here is kept.
+
+
 @lru_cache(maxsize=256)
 def _header(field: int, struct: Struct) -> tuple[int, int, bytes]:
-    """The field of a PageHeader for its kind of page (of scalar columns the same again and again)."""
+    """The field of a PageHeader for its kind of page."""
     return field, STRUCT, thrift.encode(STRUCT, struct)
 
 
-@lru_cache(maxsize=256)
-def _chunk_head(name: str, kind: str, encoding: int, codec_id: int) -> bytes:
-    """A ColumnChunk as far as rows do not matter: up to the ColumnMetaData's type, encodings, path and codec."""
+@lru_cache(maxsize=4096)
+def _page_head(kind: int, size: int, packed: int, header: tuple[int, int, bytes]) -> bytes:
+    """A PageHeader: sizes before and after compression, and the field for its kind."""
+    return thrift.encode(STRUCT, ((1, I32, kind), (2, I32, size), (3, I32, packed), header))
+
+
+@lru_cache(maxsize=4096)
+def _chunk_head(name: str, kind: str, encoding: int, codec_id: int, levels: int, plain_size: int, size: int) -> bytes:
+    """A ColumnChunk as far as its place does not matter: up to the ColumnMetaData's sizes."""
     path = [name.encode()] + ([b"list", b"element"] if kind.startswith("list<") else [])
     description = (
         (1, I32, _physical(kind if len(path) == 1 else kind[5:-1])),
         (2, LIST, (I32, sorted({PLAIN, RLE, encoding}))),
         (3, LIST, (BINARY, path)),
         (4, I32, codec_id),
+        (5, I64, levels),
+        (6, I64, plain_size),
+        (7, I64, size),
     )
     opened = thrift.encode_fields(((2, I64, 0), (3, STRUCT, b"")))
     return opened + thrift.encode_fields(description)
