@@ -35,8 +35,8 @@ def run_local(
 
     At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, `stop` is set, the results
     of jobs that finish all the same are yielded, and the error goes on. When this thread is interrupted, or the
-    generator is closed, `stop` is set and running jobs are awaited (they look at `stop` after every 1,024 rows). Close
-    the generator before you let go of what the jobs work on: after an exception in the loop's body, its traceback
+    generator is closed, `stop` is set and running jobs are awaited (they look at `stop` after every few thousand rows).
+    Close the generator before you let go of what the jobs work on: after an exception in the loop's body, its traceback
     would keep the generator, and its threads, alive.
 
     `show` is called in this thread, several times a second.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -16,6 +17,7 @@ from format_rows import column, digest, encode, every_kind, same, strings, text_
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from synthshards.catalog import make_task
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS, check_compression, get_format, pages
 from synthshards.ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat, offsets_of
@@ -245,6 +247,22 @@ def test_facts_are_not_compressed() -> None:
     file = pq.ParquetFile(pa.BufferReader(encode(FORMATS["parquet"], batch, "zstd")))
     chunks = [file.metadata.row_group(0).column(i) for i in range(file.metadata.num_columns)]
     assert {chunk.path_in_schema.split(".")[0] for chunk in chunks if chunk.compression == "ZSTD"} == {"text"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "expected"),
+    [
+        ("depo1-225", "parquet", "31821064a17907d4be3d622f74f83f67"),
+        ("lano-cfg3f", "parquet", "7f298b85e6bb97bdcaea7473a297738f"),
+        ("capo-50k", "parquet", "d7cccca2aff5f68253c3383883f88d80"),
+        ("depo1-225", "webdataset", "9a16620e6498baa93041507c05ef4924"),
+        ("capo-50k", "webdataset", "d2a6e6b55971fa7f85680b8462181331"),
+    ],
+)
+def test_the_bytes_of_a_file_are_for_ever(preset: str, name: str, expected: str) -> None:
+    """A shard built again by a later release, or healed by it, is the file that the manifest names."""
+    made = encode(FORMATS[name], make_task(preset).batch(0, "train", 0, 1500), "none", {"a": "b"})
+    assert hashlib.sha256(memoryview(made)).hexdigest()[:32] == expected
 
 
 # WebDataset: the whole archive, judged by Python's tarfile and NumPy.

@@ -248,8 +248,7 @@ class Reader:
             self.metadata: dict[str, str] = {pair[1].decode(): pair[2].decode() for pair in footer[5]}
             self._groups = [[chunk[3] for chunk in group[1]] for group in footer[4]]
             sizes = [group[3] for group in footer[4]]
-        full, rest = divmod(self.rows, BLOCK_ROWS)
-        if len(sizes) != full + (rest > 0) or sizes != [BLOCK_ROWS] * full + [rest] * (rest > 0):
+        if len(sizes) != -(-self.rows // BLOCK_ROWS) or sizes != block_sizes(self.rows):
             raise DataError(f"not a readable Parquet file: its row groups do not hold {BLOCK_ROWS} rows each")
 
     def read(self, start: int, stop: int) -> RaggedBatch:
