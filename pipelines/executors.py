@@ -6,7 +6,6 @@ Threads, not processes: kernels, Parquet encoding and hashing all release the GI
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -22,9 +21,6 @@ R = TypeVar("R")
 
 #: How long the main thread sleeps between looks, so that Ctrl-C is seen at once (seconds).
 _LOOK = 0.1
-#: How long a thread may keep others from Python's lock (seconds). Python's own 5 ms are longer than a thread is busy in
-#: Python between two kernels: whoever comes out of a kernel would wait for the next one (5% of a build of Capo).
-_TURN = 0.0002
 _numbers = count()
 
 
@@ -46,9 +42,6 @@ def run_local(
     failure: BaseException | None = None
     name = f"synthshards-{next(_numbers)}"
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
-    turn = sys.getswitchinterval()
-    if workers > 1:
-        sys.setswitchinterval(min(turn, _TURN))
     try:
         while queue or pending:
             while queue and len(pending) < 2 * workers:
@@ -72,7 +65,6 @@ def run_local(
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-        sys.setswitchinterval(turn)
         for thread in threading.enumerate():
             # An interrupt while the pool was starting a thread made it forget that one.
             if thread.name.startswith(f"{name}_"):
