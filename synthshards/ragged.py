@@ -115,8 +115,9 @@ class RaggedBatch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all values (offsets left out)."""
-        return sum(column.values.nbytes for column in self.columns.values())
+        """Bytes of all values and offsets."""
+        arrays = [array for c in self.columns.values() for array in (c.values, c.offsets) if array is not None]
+        return sum(array.nbytes for array in arrays)
 
     @property
     def kinds(self) -> dict[str, str]:
