@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from format_rows import same
 
 from synthshards.catalog import make_task
 from synthshards.pipelines.shard import batches
@@ -17,9 +18,7 @@ def test_batches_are_the_rows_in_whole_blocks_of_a_few_megabytes(preset: str, st
     whole = task.batch(0, "train", start, stop - start)
     at, sizes = 0, []
     for batch in batches(task, task.key(0, "train"), start, stop, buffers):
-        expected = whole.slice(at, at + len(batch))
-        for name, column in batch.columns.items():
-            assert np.array_equal(column.values, expected.columns[name].values), name
+        same(batch, whole.slice(at, at + len(batch)))
         sizes.append(len(batch))
         at += len(batch)
         assert batch.nbytes < 5 << 20

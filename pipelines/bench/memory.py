@@ -86,12 +86,12 @@ def generation(subject: Subject, seconds: float) -> dict[str, Any]:
 
 def batches_of(subject: Subject, rows: int) -> list[RaggedBatch]:
     """The first rows of a shard, in the batches that a build makes."""
-    task, made = subject.task, 0
-    found = []
+    task, at = subject.task, 0
+    made = []
     for batch in batches(task, task.key(0, "bench"), 0, rows, Buffers()):
-        found.append(task.batch(0, "bench", made, len(batch)))
-        made += len(batch)
-    return found
+        made.append(task.batch(0, "bench", at, len(batch)))  # again, into memory of its own
+        at += len(batch)
+    return made
 
 
 def digests(subject: Subject, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class PageWriter:
         self._slots = np.zeros(1 << 16, np.uint16)  # of numbers, zero between calls
         self._string_slots = np.empty(2 * BLOCK_ROWS, np.uint16)
         self._codes = np.empty(BLOCK_ROWS, np.uint16)
-        self._firsts = np.empty(BLOCK_ROWS, np.int64)
+        self._firsts = np.empty(BLOCK_ROWS * 3 // 4, np.int64)
 
     def encode(self, column: Column) -> Iterator[Encoded]:
         """The pages of a column, for each 1,024 rows of it (and the rest) in turn.
@@ -82,9 +82,7 @@ class PageWriter:
 
     def _strings(self, column: Column) -> Iterator[Encoded]:
         ends = np.empty((-(-len(column) // BLOCK_ROWS), 3), np.int64)
-        write_strings(
-            column.values, column.offsets, self._string_slots, self._codes, self._firsts, self._page, ends
-        )  # fmt: skip
+        write_strings(column.values, column.offsets, self._string_slots, self._codes, self._firsts, self._page, ends)
         return self._written(column, ends.tolist())
 
     def _facts(self, column: Column) -> Iterator[Encoded]:
@@ -96,9 +94,8 @@ class PageWriter:
             most = int(np.diff(offsets[::BLOCK_ROWS], append=offsets[-1]).max())
         codes, known = np.empty(most + 8, np.uint16), np.empty(most // 3, np.uint16)
         ends = np.empty((-(-len(column) // BLOCK_ROWS), 4), np.int64)
-        write_facts(
-            values, offsets, _stored(column.values.dtype).itemsize, self._slots, codes, known, self._page, ends
-        )  # fmt: skip
+        width = _stored(column.values.dtype).itemsize
+        write_facts(values, offsets, width, self._slots, codes, known, self._page, ends)
         return self._written(column, ends.tolist())
 
     def _written(self, column: Column, ends: list[list[int]]) -> Iterator[Encoded]:

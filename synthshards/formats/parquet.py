@@ -107,7 +107,8 @@ class Writer:
         """Add rows; only the last batch may end within a block of 1,024. Its buffers may be reused afterwards."""
         assert len(batch) > 0, "no rows"
         assert self._rows % BLOCK_ROWS == 0, "only the last batch may end within a block"
-        made = [self._encode_chunks(name, batch.columns[name]) for name in self._columns]
+        named = [(name, batch.columns[name]) for name in self._columns]
+        made = [[self._encode_chunk(name, c.kind, pages) for pages in self._pages.encode(c)] for name, c in named]
         for rows, chunks in zip(block_sizes(len(batch)), zip(*made, strict=True), strict=True):
             begin = self._size
             described = [self._put(chunk) for chunk in chunks]
@@ -115,10 +116,6 @@ class Writer:
             group = (1, LIST, (STRUCT, described)), (2, I64, size), (3, I64, rows), (6, I64, self._size - begin)
             self._groups.append(thrift.encode(STRUCT, group))
             self._rows += rows
-
-    def _encode_chunks(self, name: str, column: Column) -> list[_Chunk]:
-        """The chunks of one column, one a block."""
-        return [self._encode_chunk(name, column.kind, made) for made in self._pages.encode(column)]
 
     def _encode_chunk(self, name: str, kind: str, made: Encoded) -> _Chunk:
         # Facts are in few bits, and too small for what a compressor's start costs.
