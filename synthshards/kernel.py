@@ -2,8 +2,8 @@
 
 Numba invalidates a cached function when the function's *own* file changes. A generator kernel inlines helpers from
 other files, so an edit of `rng.py` alone would leave cached callers drawing the old rows. Here every cache entry is
-stamped with a digest of all kernel sources of the core and of the kernel's own folder, and lives in a folder of that
-name. An entry that cannot be read (truncated by a full disk, say) is deleted and compiled again.
+stamped with a digest of every source file of the core and of the kernel's own floor, sub-folders included, and lives in
+a folder of that name. An entry that cannot be read (truncated by a full disk, say) is deleted and compiled again.
 
 The cache lies under ``$NUMBA_CACHE_DIR``, else under the user's cache folder (see `cache_root`).
 """
@@ -38,14 +38,26 @@ def cache_root() -> Path:
 
 
 @functools.cache
-def sources_digest(package: Path) -> str:
-    """Hex digest over every module of `package` that defines kernels (those that import this module)."""
+def sources_digest(root: Path) -> str:
+    """Hex digest over every Python file below `root`, in sub-folders too: their names and their bytes.
+
+    All of them, not just those that define kernels: a kernel also holds the constants that it found in other modules
+    when it was compiled.
+    """
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(package.rglob("*.py")):
-        text = path.read_bytes()
-        if b"kernel import" in text or path.name == "kernel.py":
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + text + b"\0")
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _floor_of(file: Path) -> Path | None:
+    """The outermost package folder that holds a file; None where it lies in no package."""
+    root = None
+    for folder in file.parents:
+        if not (folder / "__init__.py").is_file():
+            break
+        root = folder
+    return root
 
 
 class _Locator(caching._CacheLocator):  # type: ignore[misc]
@@ -55,12 +67,13 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         own = Path(py_file)
         self._py_file = py_file
         core = Path(__file__).parent
+        floor = _floor_of(own)
         digest = hashlib.sha256(sources_digest(core).encode())
-        digest.update(own.read_bytes() if own.is_file() else b"")
-        if core not in own.parents:  # another floor of this checkout: its helpers lie beside it
-            for path in sorted(own.parent.glob("*.py")):
-                text = path.read_bytes()
-                digest.update(text if b"kernel import" in text else b"")
+        if floor is None:  # somebody's own file: what it may import without a package lies beside it
+            for path in sorted(own.parent.glob("*.py")) if own.is_file() else ():
+                digest.update(path.read_bytes())
+        elif floor != core:
+            digest.update(sources_digest(floor).encode())
         self._stamp = digest.hexdigest()
         self._line = py_func.__code__.co_firstlineno
         base = os.environ.get("NUMBA_CACHE_DIR")

@@ -100,20 +100,55 @@ def test_an_edited_helper_changes_rows_under_a_warm_cache(warm: Warm, cache: Pat
         assert make("words", package, cache) != warm[2][:1]
 
 
-def test_the_digest_of_sources_sees_every_kernel_module_and_no_other(tmp_path: Path) -> None:
+def test_the_digest_of_sources_sees_every_source_file(tmp_path: Path) -> None:
     package = copy_package(tmp_path)
     before = sources_digest(package)
-    for file, counts in (("tasks/task.py", False), ("rng.py", True), ("tasks/depo.py", True), ("kernel.py", True)):
+    for path in sorted(package.rglob("*.py")):
         sources_digest.cache_clear()
-        text = (package / file).read_text()
-        (package / file).write_text(text + "# edited\n")
-        assert (sources_digest(package) != before) == counts, file
-        (package / file).write_text(text)
+        text = path.read_text()
+        path.write_text(text + "# edited\n")
+        assert sources_digest(package) != before, path
+        path.write_text(text)
+    sources_digest.cache_clear()
+    assert sources_digest(package) == before
+    sources_digest.cache_clear()
+    (package / "errors.py").rename(package / "formats" / "errors.py")
+    assert sources_digest(package) != before
     sources_digest.cache_clear()
 
 
-def test_a_helper_beside_a_kernel_of_another_floor_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["beside", "in another sub-folder", "a constant in a module without kernels"])
+def test_a_helper_of_another_floor_is_seen(tmp_path: Path, place: str) -> None:
     """The loaders' kernels inline helpers of `loaders/`, which is no folder of the core."""
+    floor = tmp_path / "floor"
+    for folder in (floor, floor / "a", floor / "b"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    decorated = "from synthshards.kernel import helper\n@helper\ndef near(x):\n    return x + 1\n"
+    constant = "ONE = 1\n"
+    near, text = {
+        "beside": ("a/near.py", decorated),
+        "in another sub-folder": ("b/near.py", decorated),
+        "a constant in a module without kernels": ("near.py", constant),
+    }[place]
+    (floor / near).write_text(text)
+    module = "floor." + near.removesuffix(".py").replace("/", ".")
+    body = f"from {module} import {'ONE' if text == constant else 'near'}\n"
+    result = "x + ONE" if text == constant else "near(x)"
+    (floor / "a" / "far.py").write_text(
+        f"from synthshards.kernel import kernel\n{body}@kernel\ndef far(x):\n    return {result}\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from floor.a.far import far; print(far(1))"
+
+    def run() -> str:
+        return python("-c", code, SYNTHSHARDS_CACHE=str(tmp_path / "cache")).stdout.strip()
+
+    assert [run(), run()] == ["2", "2"]
+    edit(floor / near, "1", "5")
+    assert run() == "6"
+
+
+def test_a_helper_beside_a_kernel_outside_any_package_is_seen(tmp_path: Path) -> None:
     (tmp_path / "near.py").write_text(
         "from synthshards.kernel import helper\n@helper\ndef near(x):\n    return x + 1\n"
     )
