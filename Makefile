@@ -41,7 +41,7 @@ types: dev
 
 # The models and generation on the oldest transformers they support, in an environment of its own.
 TF4 := .venv-tf4
-TF4_TESTS := $(wildcard $(patsubst %,tests/test_%.py,recurrent_olmo3 recurrence canon models pretrained forward generation \
+TF4_TESTS := $(wildcard $(patsubst %,tests/train/test_%.py,recurrent_olmo3 recurrence canon models pretrained forward generation \
 	metrics_depo metrics_brevo metrics_mano metrics_lano metrics_capo))
 
 $(TF4)/.ready: pyproject.toml constraints.txt

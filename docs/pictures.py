@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from synthshards.loaders.packer import Packer
-from synthshards.loaders.packing import FIELDS, MODES
-from synthshards.loaders.rows import Rows
-from synthshards.loaders.tensors import Memory
-from synthshards.pool import Pool
+from synthshards.kernels.buffers import Pool
+from synthshards.loaders.batching.lanes import Packer
+from synthshards.loaders.batching.packing import FIELDS, MODES
+from synthshards.loaders.batching.tensors import Memory
+from synthshards.loaders.sources.row_refs import Rows
 from synthshards.ragged import Column, RaggedBatch, offsets_of
 
 # Fill, edge and text of boxes, as in overview.svg.

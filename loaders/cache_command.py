@@ -10,7 +10,7 @@ import click
 
 from synthshards.errors import UsageError
 
-from .cache import Cache, fingerprint_of
+from .shards.cache import Cache, fingerprint_of
 
 
 @click.group(invoke_without_command=True)

@@ -10,9 +10,9 @@ import click
 
 from synthshards.errors import DataError, UsageError
 
-from .check import Trial, run_checks
 from .dataset import Mixture
-from .opening import open_dataset
+from .open_dataset import open_dataset
+from .selfcheck import Trial, run_checks
 
 
 @click.command("loaders-check")

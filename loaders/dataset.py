@@ -9,21 +9,21 @@ from typing import Any
 
 from torch.utils.data import Dataset as TorchDataset
 
-from synthshards.dataset import StoredDataset
+from synthshards.dataset.stored import StoredDataset
 from synthshards.digest import canonical_json
 from synthshards.errors import UsageError
-from synthshards.pool import Pool
-from synthshards.spec import Identity
+from synthshards.identity import Identity
+from synthshards.kernels.buffers import Pool
 from synthshards.tasks.task import Row, Task
 
-from .batching import stream_of
-from .component import Component
-from .options import integer
-from .order import Order
-from .schedule import Schedule
-from .source import Generated, Source, Stored
+from .batching.options import integer
+from .batching.ordered_source import Component
+from .order.mixing import Schedule
+from .order.shuffle import Order
+from .sources.source import Generated, Source, Stored
+from .sources.tokenize import TextTokens
 from .stream import Stream
-from .tokens import TextTokens
+from .stream_builder import stream_of
 
 #: Rows of an endless dataset: what counts them has 63 bits.
 _ENDLESS = 1 << 63

@@ -15,15 +15,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from synthshards.errors import UsageError
 
-from . import state as states
-from .component import Component
-from .making import Batch, Job, Making, Stats
-from .options import Options, integer
-from .packed import lane_counts, lanes_known, packed_jobs
-from .padded import padded_jobs
-from .schedule import Schedule
-from .state import Position, Stand
-from .tensors import Memory
+from .batching.context import Batch, Job, Making, Stats
+from .batching.options import Options, integer
+from .batching.ordered_source import Component
+from .batching.packed import lane_counts, lanes_known, packed_jobs
+from .batching.padded import padded_jobs
+from .batching.tensors import Memory
+from .order import state as states
+from .order.mixing import Schedule
+from .order.state import Position, Stand
 
 #: Rows taken from the sources at a time.
 _AT_A_TIME = 1024
@@ -151,7 +151,7 @@ class Stream(IterableDataset[Batch]):
 
     def loader(self, num_workers: int = 1, prefetch: int = 2) -> Any:
         """The same batches, their rows taken ahead by threads, with exact state: see `Loader`."""
-        from .threads import Loader
+        from .threaded import Loader
 
         return Loader(self, num_workers, prefetch)
 

@@ -12,17 +12,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from synthshards.dataset.manifest import NAME, Manifest, ShardEntry
 from synthshards.errors import DataError, StorageError, UsageError
-from synthshards.manifest import NAME, Manifest, ShardEntry
-from synthshards.storage import SCRATCH, Folder, open_folder
+from synthshards.storage.folder import SCRATCH, Folder, open_folder
 
-from .admit import Found, admit, admit_overwriting, declare, has_scratch, look
-from .admit import clear as clear_locked
-from .executors import check_stop, run_local
-from .lock import clear_scratch, locked
+from .execution.progress import Progress, waiting
+from .execution.threads import check_stop, run_local
+from .folder.journal import RecordLog, read_records, stands
+from .folder.lock import clear_scratch, locked
+from .folder.preflight import Found, admit, admit_overwriting, declare, has_scratch, look
+from .folder.preflight import clear as clear_locked
 from .plan import Plan, parse_range, plan_from_record
-from .progress import Progress, waiting
-from .records import RecordLog, read_records, stands
 from .shard import make_shard, warm_up
 
 Executor = Callable[..., Generator[ShardEntry, None, None]]

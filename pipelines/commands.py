@@ -11,7 +11,7 @@ from synthshards.errors import UsageError
 from synthshards.formats import FORMATS
 from synthshards.inspect import task_from_text
 
-from .interrupt import interruptible
+from .execution.signals import interruptible
 
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: the cores this process may use]"

@@ -10,7 +10,7 @@ from synthshards.errors import DataError, UsageError
 from synthshards.formats import FORMATS
 
 from .commands import JSON, ONLY, WORKERS, cores
-from .interrupt import interruptible
+from .execution.signals import interruptible
 
 #: Lines of shared rows by size, and of files that are no part of a dataset.
 _BINS, _NOTES = 16, 5

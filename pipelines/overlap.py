@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from synthshards.catalog import TASKS
-from synthshards.dataset import StoredDataset, open_stored
-from synthshards.kernel import kernel
+from synthshards.dataset.stored import StoredDataset, open_stored
+from synthshards.kernels.jit import kernel
 from synthshards.ragged import RaggedBatch, is_ragged
 
-from .executors import check_stop, run_local
-from .progress import Progress
+from .execution.progress import Progress
+from .execution.threads import check_stop, run_local
 
 #: Rows of the smaller side that are in the table at a time; it has up to 2^24 places of 29 bytes.
 _PASS_ROWS = 12_000_000

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from synthshards.catalog import TASKS, task_from_identity
+from synthshards.dataset.manifest import MAX_EXAMPLES, Manifest, shard_name
 from synthshards.digest import canonical_json, sha256_of
 from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError
 from synthshards.formats import check_compression, get_format
-from synthshards.manifest import MAX_EXAMPLES, Manifest, shard_name
+from synthshards.identity import MAX_SHARDS, Identity, Layout
 from synthshards.ragged import BLOCK_ROWS
-from synthshards.spec import MAX_SHARDS, Identity, Layout
 from synthshards.tasks.task import Task
 
 DEFAULT_SHARD_EXAMPLES = 16_384

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from synthshards.dataset import StoredDataset, open_stored
+from synthshards.dataset.manifest_parser import load
+from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.errors import DataError, UsageError
-from synthshards.manifest_reading import load
-from synthshards.storage import Folder, open_folder
+from synthshards.storage.folder import Folder, open_folder
 
 from .build import Report, build, clear
 from .plan import Plan, plan_of

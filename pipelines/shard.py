@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from synthshards.dataset.manifest import Counts, ShardEntry
 from synthshards.digest import ContentDigest, canonical_json, sha256_of
 from synthshards.formats import get_format
-from synthshards.manifest import Counts, ShardEntry
+from synthshards.identity import Identity
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
-from synthshards.spec import Identity
 from synthshards.tasks.task import Buffers, Task
 
 from .plan import Plan

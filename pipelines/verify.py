@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from synthshards.dataset import StoredDataset, open_stored
+from synthshards.dataset.manifest import NAME
+from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.digest import ContentDigest
 from synthshards.errors import DataError, StorageError
-from synthshards.manifest import NAME
+from synthshards.kernels.rng import words
 from synthshards.ragged import BLOCK_ROWS, Column, RaggedBatch, is_ragged
-from synthshards.rng import words
-from synthshards.storage import SCRATCH
+from synthshards.storage.folder import SCRATCH
 from synthshards.tasks.task import Task
 
-from .admit import looks_like_shard
-from .executors import check_stop, run_local
-from .progress import Progress
+from .execution.progress import Progress
+from .execution.threads import check_stop, run_local
+from .folder.preflight import looks_like_shard
 from .shard import batch_counts, file_metadata, thread_buffers
 
 

@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from .errors import HealWarning as HealWarning
     from .errors import SynthshardsError as SynthshardsError
     from .errors import UsageError as UsageError
-    from .loaders.opening import open_dataset as open_dataset
+    from .loaders.open_dataset import open_dataset as open_dataset
     from .ragged import RaggedBatch as RaggedBatch
-    from .tasks.brevo import BrevoTask as BrevoTask
-    from .tasks.capo import CapoTask as CapoTask
+    from .tasks.brevo.task import BrevoTask as BrevoTask
+    from .tasks.capo.task import CapoTask as CapoTask
     from .tasks.depo import DepoTask as DepoTask
-    from .tasks.lano import LanoTask as LanoTask
-    from .tasks.mano import ManoTask as ManoTask
+    from .tasks.lano.task import LanoTask as LanoTask
+    from .tasks.mano.task import ManoTask as ManoTask
     from .tasks.task import Task as Task
 
 #: Public name → module that defines it.
 _PUBLIC = {
-    "BrevoTask": "tasks.brevo",
-    "CapoTask": "tasks.capo",
+    "BrevoTask": "tasks.brevo.task",
+    "CapoTask": "tasks.capo.task",
     "DataError": "errors",
     "DepoTask": "tasks.depo",
     "HealWarning": "errors",
-    "LanoTask": "tasks.lano",
-    "ManoTask": "tasks.mano",
+    "LanoTask": "tasks.lano.task",
+    "ManoTask": "tasks.mano.task",
     "RaggedBatch": "ragged",
     "SynthshardsError": "errors",
     "Task": "tasks.task",
     "UsageError": "errors",
     "make_task": "catalog",
-    "open_dataset": "loaders.opening",
+    "open_dataset": "loaders.open_dataset",
 }
 
 __all__ = [

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError, nearest
-from .tasks.brevo import BrevoTask
-from .tasks.capo import CapoTask
+from .tasks.brevo.task import BrevoTask
+from .tasks.capo.task import CapoTask
 from .tasks.depo import DepoTask
-from .tasks.lano import LanoTask
-from .tasks.mano import ManoTask
+from .tasks.lano.task import LanoTask
+from .tasks.mano.task import ManoTask
 from .tasks.task import Task
 
 #: Task name → class, and the preset that the bare name stands for.

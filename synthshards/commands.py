@@ -13,11 +13,11 @@ import click
 
 from . import inspect as inspection
 from .catalog import TASKS, preset_names, resolve
-from .dataset import open_stored
+from .dataset.stored import open_stored
 from .errors import UsageError
 from .params import describe
 from .tasks.task import Buffers, Task
-from .vocabulary import write_tokenizer
+from .tokenizer import write_tokenizer
 
 
 @click.command()

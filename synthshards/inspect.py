@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from .catalog import TASKS, is_task_name, make_task, preset_names, resolve
-from .dataset import StoredDataset, open_stored
+from .dataset.stored import StoredDataset, open_stored
 from .errors import UsageError, VersionError, nearest
 from .params import assignments, parse
 from .tasks.task import Row, Task, Verdict

@@ -20,9 +20,9 @@ from synthshards.loaders.dataset import Dataset
 from synthshards.pipelines.bench.plain import PLAIN
 from synthshards.tasks.task import Task
 
-from .models import build_model
-from .optimize import any_batch, make_optimizer, mean_loss
-from .options import TrainOptions
+from .config.options import TrainOptions
+from .loop.step import any_batch, make_optimizer, mean_loss
+from .models.base import build_model
 
 BATCH = 8
 #: Steps before the clock starts: kernels are loaded, memory is had.

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from synthshards.errors import UsageError, nearest
 
-from .parallel import process_group
+from .loop.distributed import process_group
 from .run import Run
 
 CONF = Path(__file__).parent / "conf"

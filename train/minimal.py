@@ -15,14 +15,14 @@ import torch
 from synthshards.errors import UsageError
 from synthshards.params import parse
 
+from .config.options import DataOptions, EvalOptions, TrainOptions
 from .curve import compose, given_of
-from .evals import eval_sets, longest_row
-from .model_options import parse_options
-from .models import build_model, tokenizer_ids
-from .optimize import any_batch, choose_device, make_optimizer, mean_loss
-from .options import DataOptions, EvalOptions, TrainOptions
-from .scoring import scores
-from .subjects import make_subjects
+from .data.eval_sets import eval_sets, longest_row
+from .data.train_tasks import make_subjects
+from .evaluation.evaluate import scores
+from .loop.step import any_batch, choose_device, make_optimizer, mean_loss
+from .models.base import build_model, tokenizer_ids
+from .models.options import parse_options
 
 #: Settings of `synthshards curve` that this script has no lines for.
 _NOT_HERE = {

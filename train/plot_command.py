@@ -9,7 +9,7 @@ import click
 
 from synthshards.errors import UsageError
 
-from .plot import Run, Spread, check_path, lines_of, picture, save
+from .report.plot import Run, Spread, check_path, lines_of, picture, save
 
 
 @click.command()

@@ -18,23 +18,23 @@ import torch.distributed as dist
 from torch import nn
 
 from synthshards.errors import UsageError
+from synthshards.identity import MAX_SEED
 from synthshards.params import parse
-from synthshards.spec import MAX_SEED
 
-from . import checkpoint
-from .clock import Clock
-from .evals import EvalSet, eval_sets, stored_sets, write_manifests
-from .logs import Log, check_installed, open_logs
-from .model_options import parse_options
-from .models import tokenizer_ids
-from .optimize import LossModule, any_batch, check_isolation, choose_device, learning_rate, make_optimizer, train_step
-from .options import DataOptions, EvalOptions, LoggingOptions, TrainOptions
-from .parallel import gathered, place
-from .records import write_config, write_record
-from .scoring import scores, told
-from .setup import model_of, stream_of, tables_of, training_rows
-from .stopping import Stop
-from .subjects import Subject, make_subjects
+from .config.options import DataOptions, EvalOptions, LoggingOptions, TrainOptions
+from .data.eval_sets import EvalSet, eval_sets, stored_sets, write_manifests
+from .data.setup import model_of, stream_of, tables_of, training_rows
+from .data.train_tasks import Subject, make_subjects
+from .evaluation.evaluate import scores, told
+from .loop import checkpoint
+from .loop.distributed import gathered, place
+from .loop.signals import Stop
+from .loop.step import LossModule, any_batch, check_isolation, choose_device, learning_rate, make_optimizer, train_step
+from .loop.timer import Clock
+from .models.base import tokenizer_ids
+from .models.options import parse_options
+from .report.logs import Log, check_installed, open_logs
+from .report.run_record import write_config, write_record
 
 Say = Callable[[str], None]
 

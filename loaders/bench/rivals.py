@@ -19,8 +19,8 @@ import numpy as np
 
 from synthshards import __version__
 from synthshards.catalog import make_task
+from synthshards.dataset.manifest import NAME
 from synthshards.errors import SynthshardsError
-from synthshards.manifest import NAME
 from synthshards.pipelines.bench.process import scratch_folder
 from synthshards.ragged import BLOCK_ROWS, concat
 

@@ -23,7 +23,7 @@ from synthshards.pipelines.bench.process import run, scratch_folder
 from synthshards.pipelines.bench.timing import MIN_REPEATS
 
 from ..dataset import Dataset
-from ..opening import open_dataset
+from ..open_dataset import open_dataset
 from ..stream import Stream
 
 #: Rows (padded) or windows (packed) of a batch, and tokens of a window.

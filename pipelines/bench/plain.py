@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from synthshards.biography import templates
-from synthshards.people import MONTHS, load_pools
-from synthshards.tasks.expressions import VALUE_BASE
-from synthshards.tasks.mano import OPERATORS
+from synthshards.tasks.capo.biography import templates
+from synthshards.tasks.capo.people import MONTHS, load_pools
+from synthshards.tasks.mano.expressions import VALUE_BASE
+from synthshards.tasks.mano.task import OPERATORS
 
 #: A row as the package gives it: `input_ids` and `loss_mask`, or `text`.
 Row = dict[str, Any]

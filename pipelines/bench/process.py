@@ -19,9 +19,9 @@ from tempfile import mkdtemp
 from types import FrameType
 from typing import Any
 
+from synthshards.dataset.manifest import NAME
 from synthshards.errors import SynthshardsError
-from synthshards.manifest import NAME
-from synthshards.storage import SCRATCH
+from synthshards.storage.folder import SCRATCH
 
 from .memory import Subject
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from types import ModuleType
 
 from ..errors import UsageError, nearest
-from . import arrow, parquet, webdataset
+from . import arrow, webdataset
+from .parquet import file as parquet
 
 #: Name → module, the default first.
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (parquet, webdataset, arrow)}

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
-from ..pool import Pool
+from ..kernels.buffers import Pool
 from ..ragged import BLOCK_ROWS, RaggedBatch, concat
-from .convert import arrow_schema, check_schema, chosen, empty_batch, reading, to_arrow, to_batch
+from .arrow_columns import arrow_schema, check_schema, chosen, empty_batch, reading, to_arrow, to_batch
 
 NAME = "arrow"
 SUFFIX = "arrow"

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.json
 
 from ..errors import DataError
-from ..kernel import kernel
+from ..kernels.bytes_ import copy_bytes
+from ..kernels.jit import kernel
 from ..ragged import Column, offsets_of
-from .convert import arrow_schema, reading, to_batch
-from .memory import copy_bytes
+from .arrow_columns import arrow_schema, reading, to_batch
 
 _WIDEST = 21  # bytes of the longest int64 and a comma
 

@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
-from ..kernel import helper, kernel
-from ..pool import Pool
+from ..kernels.buffers import Pool
+from ..kernels.bytes_ import copy_bytes, equal_bytes
+from ..kernels.jit import helper, kernel
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, offsets_of
 from . import json_rows
-from .convert import check_rows, check_text, chosen, empty_batch, reading
-from .memory import copy_bytes, equal_bytes
+from .arrow_columns import check_rows, check_text, chosen, empty_batch, reading
 
 NAME = "webdataset"
 SUFFIX = "tar"

@@ -20,13 +20,13 @@ import numpy as np
 from msgspec import Meta
 
 from ..errors import UsageError
-from ..kernel import kernel
+from ..kernels.jit import kernel
+from ..kernels.rng import mulhi, stream, word_for
 from ..params import TaskParams
 from ..ragged import Column, RaggedBatch, offsets_of
-from ..rng import mulhi, stream, word_for
-from .sizes import draw_size, size_law
+from .node_counts import draw_size, size_law
+from .node_names import check_words, draw_words, law_args, put_rest, put_word, word_law
 from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
-from .words import check_words, draw_words, law_args, put_rest, put_word, word_law
 
 Word: TypeAlias = tuple[int, ...]
 _1 = np.uint64(1)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from .. import spec
+from .. import identity as spec
 from ..errors import UsageError
+from ..kernels.rng import key_from_rng, key_of
 from ..params import TaskParams, parse
 from ..ragged import RaggedBatch
-from ..rng import key_from_rng, key_of
 
 Row: TypeAlias = dict[str, Any]
 
@@ -130,7 +130,7 @@ class Task:
         raise NotImplementedError
 
     def tokenizer_texts(self) -> Iterable[str] | None:
-        """What a tokenizer of rows of text is trained on (see `synthshards.vocabulary`); None where rows are tokens."""
+        """What a tokenizer of rows of text is trained on (see `synthshards.tokenizer`); None where rows are tokens."""
         return None
 
     # What follows from it ------------------------------------------------------------------------------------------

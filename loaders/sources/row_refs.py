@@ -1,0 +1,131 @@
+"""Rows picked from anywhere, without copying them: blocks of rows, and which row of which block comes when.
+
+A kernel that fills a batch reads rows from the blocks they lie in, in whatever order is asked for. Blocks come and go,
+so it is given the rows' addresses; `Rows` holds the blocks meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from synthshards.kernels.jit import helper, kernel
+from synthshards.ragged import RaggedBatch
+
+#: Bytes of a cache line.
+_LINE = np.uint64(64)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typingctx: Any, address: Any) -> Any:
+    """A uint64 as a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask memory for the cache line at an address (uint64), to be read soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(i32, n) for n in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], cgutils.voidptr_t), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), codegen
+
+
+@helper
+def array_at(address: Any, size: Any, dtype: Any) -> Any:
+    """The 1-D array of `size` elements that lies at an address."""
+    return carray(_pointer(address), size, dtype)
+
+
+@helper
+def fetch_row(ids: Any, mask: Any, skip: Any, count: Any, size: Any) -> None:
+    """Ask memory for tokens skip .. skip+count−1 of a row: those of a shuffle lie where no processor foresees them."""
+    at = np.uint64(ids) + np.uint64(skip) * size
+    end = at + np.uint64(count) * size
+    while at < end:
+        prefetch(at)
+        at += _LINE
+    at = np.uint64(mask) + np.uint64(skip)
+    end = at + np.uint64(count)
+    while at < end:
+        prefetch(at)
+        at += _LINE
+
+
+@kernel
+def _locate(addresses: Any, part: Any, row: Any, size: Any, ids: Any, mask: Any, length: Any) -> None:
+    for i in range(part.size):
+        block = addresses[part[i]]
+        offsets = array_at(block[2], row[i] + 2, np.int64)
+        start = offsets[row[i]]
+        ids[i], mask[i] = block[0] + np.uint64(start) * size, block[1] + np.uint64(start)
+        length[i] = offsets[row[i] + 1] - start
+
+
+class Block:
+    """Token rows that lie together, and the addresses (uint64 [3]) of their ids, mask and offsets."""
+
+    __slots__ = ("addresses", "batch", "dtype", "held")
+
+    def __init__(self, batch: RaggedBatch) -> None:
+        self.batch = batch
+        self.held = ids, mask, offsets = batch.input_ids, batch.loss_mask, batch.offsets
+        assert all(a.flags.c_contiguous for a in self.held), "flat arrays"
+        assert mask.itemsize == 1, "a byte a mask bit"
+        assert offsets.dtype == np.int64, "int64 offsets"
+        self.dtype = ids.dtype
+        self.addresses = [a.__array_interface__["data"][0] for a in self.held]
+
+
+class Rows:
+    """n rows in the order asked for, lying in blocks. Addresses are good for as long as this object is held.
+
+    Attributes:
+        index: int64 [n]: each row's global index.
+        blocks: what holds them (ids of one dtype).
+        part, row: int64 [n]: row i is row `row[i]` of `blocks[part[i]]`.
+        ids, mask: uint64 [n]: where each row's ids and mask lie.
+        length: int64 [n]: tokens of each row.
+        like: an empty array of the ids' dtype, for kernels.
+    """
+
+    def __init__(self, index: np.ndarray, blocks: Sequence[Block], part: np.ndarray, row: np.ndarray) -> None:
+        self.index, self.blocks, self.part, self.row = index.astype(np.int64), blocks, part, row
+        addresses = np.array([block.addresses for block in blocks], np.uint64).reshape(-1, 3)
+        dtype = blocks[0].dtype if blocks else np.dtype(np.uint16)
+        assert all(block.dtype == dtype for block in blocks), "one width of ids"
+        self.like = np.empty(0, dtype)
+        self.ids, self.mask = np.empty(len(index), np.uint64), np.empty(len(index), np.uint64)
+        self.length = np.empty(len(index), np.int64)
+        _locate(addresses, part, row, np.uint64(dtype.itemsize), self.ids, self.mask, self.length)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @staticmethod
+    def of(index: np.ndarray, batch: RaggedBatch) -> Rows:
+        """All rows of one batch, in its order."""
+        n = len(index)
+        assert len(batch) == n, "a row an index"
+        return Rows(index, [Block(batch)], np.zeros(n, np.int64), np.arange(n, dtype=np.int64))
+
+    def fact(self, name: str, at: int) -> Any:
+        """A column of row `at`, as a Python value."""
+        row = int(self.row[at])
+        return self.blocks[int(self.part[at])].batch.columns[name].slice(row, row + 1).tolist()[0]

@@ -1,0 +1,94 @@
+"""A stream whose rows are taken ahead by threads of one process: generated, or fetched, checked and decoded. Kernels
+release Python's lock, so that threads work at once, and nothing is done twice.
+
+The tensors of a batch are written when it is handed out, by the thread that asks for it. That takes some ten
+microseconds, no more than handing over a batch made elsewhere; it leaves the batch in the caches of the processor that
+goes on with it, and what waits is small: three bytes a token, not twenty-five and as much for padding.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from synthshards.errors import UsageError
+
+from .batching.context import Batch, Step
+from .stream import Stream
+
+
+class Loader:
+    """Batches of a stream, their rows taken ahead.
+
+    Args:
+        stream: what to hand out; do not iterate it elsewhere meanwhile.
+        num_workers: threads, 0: none (rows are taken when they are asked for).
+        prefetch: pieces of work (of 1,024 rows, or a batch of windows) that wait beside those in the making, at
+            least 1.
+
+    Raises:
+        UsageError: a number out of range.
+    """
+
+    def __init__(self, stream: Stream, num_workers: int = 1, prefetch: int = 2) -> None:
+        for name, value, least in (("num_workers", num_workers, 0), ("prefetch", prefetch, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UsageError(f"{name}={value!r}; legal: an integer of at least {least}")
+        self.stream, self.num_workers, self.prefetch = stream, num_workers, prefetch
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands after the last batch handed out; what is taken ahead does not count."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        """See `Stream.load_state_dict`."""
+        self.stream.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from where the stream stands to the end of the epoch. Closing the iterator ends the threads."""
+        if self.num_workers == 0:
+            yield from self.stream
+            return
+        for batch, position in self._steps():
+            self.stream.stand_at(position)
+            yield batch
+        self.stream.finish()
+
+    def _steps(self) -> Iterator[Step]:
+        # Packed batches are planned one after another: one thread plans, the others share the rows that it takes.
+        packed = self.stream.packed
+        takers = ThreadPoolExecutor(1 if packed else self.num_workers, "synthshards-batches")
+        sharers = ThreadPoolExecutor(self.num_workers, "synthshards-rows") if packed and self.num_workers > 1 else None
+        jobs = self.stream.jobs(sharers)
+
+        def plan() -> Iterator[Step] | None:
+            job = next(jobs, None)
+            return None if job is None else job()
+
+        ahead: deque[Future[Iterator[Step] | None]] = deque()
+        try:
+            ended = False
+            while True:
+                while not ended and len(ahead) < self.num_workers + self.prefetch:
+                    if packed:
+                        ahead.append(takers.submit(plan))
+                        continue
+                    job = next(jobs, None)
+                    ended = job is None
+                    if job is not None:
+                        ahead.append(takers.submit(job))
+                if not ahead:
+                    return
+                steps = ahead.popleft().result()
+                if steps is None:
+                    return
+                yield from steps
+        finally:
+            takers.shutdown(cancel_futures=True)
+            if sharers is not None:
+                sharers.shutdown(cancel_futures=True)

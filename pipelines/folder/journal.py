@@ -1,0 +1,129 @@
+"""Records of finished shards: append-only logs in the scratch folder, one a process, gone when the manifest stands.
+
+A shard counts only through its record, so a file that a kill left behind is never taken for finished. Logs rather
+than one file a shard: 100,000 small files would take two seconds to read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from synthshards.dataset.manifest import ShardEntry
+from synthshards.errors import StorageError
+from synthshards.storage.folder import SCRATCH, Folder, reason
+
+from ..plan import Plan
+
+_PREFIX = "records-"
+#: How long a record may wait to be written to an object store, at first.
+FLUSH_SECONDS = 1.0
+
+
+class RecordLog:
+    """Writes this process's records. A context manager: leaving it flushes what is pending."""
+
+    def __init__(self, folder: Folder, plan: Plan) -> None:
+        self._folder, self._key = folder, plan.shard_key
+        # Names sort by time: where two logs have a record of one shard, the later one counts.
+        self._name = f"{SCRATCH}/{_PREFIX}{time.time_ns():020d}-{uuid.uuid4().hex[:12]}"
+        self._pending: list[str] = []
+        self._segment = 0
+        self._began = self._flushed = time.monotonic()
+        self._file: int | None = None
+
+    def __enter__(self) -> RecordLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+        except StorageError:
+            if kind is None:  # else the error on its way is the one to report
+                raise
+        finally:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def append(self, entry: ShardEntry) -> None:
+        """Record a shard whose file stands under its final name.
+
+        Raises:
+            StorageError: the record could not be written.
+        """
+        line = json.dumps({"shard_key": self._key, "shard": entry.as_dict()}) + "\n"
+        if self._folder.path is not None:
+            self._append_local(line.encode())
+            return
+        # Nothing can be appended to an object, so records are gathered into new ones: after a second at first, then
+        # after a hundredth of the time so far, so that a build of days leaves a thousand objects and not 100,000.
+        self._pending.append(line)
+        now = time.monotonic()
+        if now - self._flushed >= max(FLUSH_SECONDS, (now - self._began) / 100):
+            self.flush()
+
+    def _append_local(self, line: bytes) -> None:
+        path = self._folder.where(f"{self._name}.jsonl")
+        try:
+            if self._file is None:
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            while line:  # the system may take less than it was given
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {reason(error)}") from error
+
+    def flush(self) -> None:
+        """Write pending records (object stores only; local ones are on disk already)."""
+        if self._pending:
+            self._folder.write(f"{self._name}-{self._segment:06d}.jsonl", "".join(self._pending).encode())
+            self._segment += 1
+            self._pending.clear()
+        self._flushed = time.monotonic()
+
+
+def read_records(folder: Folder, plan: Plan, files: dict[str, int]) -> dict[int, ShardEntry]:
+    """The shards of `plan` that stand: those with a record that agrees with it and a file of the recorded size.
+
+    Args:
+        files: name → size of the files in the folder.
+    """
+    kept: dict[int, ShardEntry] = {}
+    for name in folder.list(SCRATCH):  # in order of their names
+        if not name.startswith(_PREFIX):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # in an object store, a build that has just finished deletes them
+            for line in folder.read(f"{SCRATCH}/{name}").to_pybytes().splitlines():
+                entry = _entry(line, plan)
+                if entry is not None and stands(entry, plan, files):
+                    kept[entry.start // plan.layout.shard_examples] = entry
+    return kept
+
+
+def stands(entry: ShardEntry, plan: Plan, files: dict[str, int]) -> bool:
+    """Whether an entry is a shard of `plan` whose file is there, in its full size."""
+    index = entry.start // plan.layout.shard_examples
+    return (
+        index < plan.layout.num_shards
+        and (entry.start, entry.stop) == plan.range(index)
+        and entry.bytes is not None
+        and files.get(entry.path) == entry.bytes
+    )
+
+
+def _entry(line: bytes, plan: Plan) -> ShardEntry | None:
+    try:
+        record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        return msgspec.convert(record["shard"], ShardEntry) if record["shard_key"] == plan.shard_key else None
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        return None  # the torn last line of a killed process

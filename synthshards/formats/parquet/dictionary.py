@@ -1,0 +1,165 @@
+"""Indices into a Parquet dictionary: numbers for values, their packing into bits, and back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...kernels.jit import helper, kernel
+from .thrift import varint
+
+_ONE, _8, _BYTE = np.uint64(1), np.uint64(8), np.uint64(0xFF)
+
+
+@kernel
+def number(values: np.ndarray, codes: np.ndarray, out: np.ndarray, distinct: np.ndarray) -> int:
+    """Number the values in order of first appearance.
+
+    Args:
+        values: uint16 [n].
+        codes: uint16 [65536], all zero, and again so on return.
+        out: uint8 or uint16 [n], filled with the number of each value.
+        distinct: uint16 [limit], filled with the value of each number.
+
+    Returns:
+        how many distinct values there are, or -1 if more than `limit`.
+    """
+    found = 0
+    for i in range(len(values)):
+        value = values[i]
+        code = codes[value]
+        if code == 0:
+            if found == len(distinct):
+                found = -1
+                break
+            distinct[found] = value
+            found += 1
+            code = np.uint16(found)
+            codes[value] = code
+        out[i] = code - 1
+    for i in range(len(distinct) if found < 0 else found):
+        codes[distinct[i]] = 0
+    return found
+
+
+@kernel
+def pack(codes: Any, bits: Any, out: Any) -> int:
+    """Pack numbers below 2^bits (a multiple of eight of them) into `out` (uint8), the first in the lowest bits.
+
+    Returns the bytes used. `out` may be the memory of `codes`.
+    """
+    held, have, at = np.uint64(0), np.uint64(0), 0
+    for i in range(len(codes)):
+        held |= np.uint64(codes[i]) << have
+        have += bits
+        while have >= _8:
+            out[at] = held & _BYTE
+            at += 1
+            held >>= _8
+            have -= _8
+    return at
+
+
+@helper
+def put_indices(codes: Any, count: Any, distinct: Any, out: Any, at: Any) -> Any:
+    """Write the first `count` numbers, below `distinct`, in the fewest bits to out[at]; return their end.
+
+    Args:
+        codes: uint16 with room for whole groups of eight, what is left of the last is overwritten.
+    """
+    bits = 1
+    while 1 << bits < distinct:
+        bits += 1
+    groups = -(-count // 8)
+    codes[count : 8 * groups] = 0
+    out[at] = bits
+    at += 1
+    head = groups << 1 | 1
+    while head > 0x7F:
+        out[at] = head & 0x7F | 0x80
+        head >>= 7
+        at += 1
+    out[at] = head
+    at += 1
+    return at + pack(codes[: 8 * groups], np.uint64(bits), out[at:])
+
+
+@kernel
+def _unpack(packed: Any, bits: Any, out: Any) -> None:
+    """The inverse: fills `out` (uint16) as far as `packed` (uint8) reaches."""
+    held, have, at = np.uint64(0), np.uint64(0), 0
+    mask = (_ONE << bits) - _ONE
+    for i in range(len(out)):
+        while have < bits:
+            held |= np.uint64(packed[at]) << have
+            at += 1
+            have += _8
+        out[i] = held & mask
+        held >>= bits
+        have -= bits
+
+
+@kernel
+def unpack_bits(packed: Any, skip: Any, out: Any) -> None:
+    """Fill `out` (uint8) with the bits of `packed` (uint8) from bit `skip` (0..7) on, the first the lowest.
+
+    Twice as fast as NumPy's, and into memory that is there (measured).
+    """
+    count = len(out)
+    at = min((8 - skip) % 8, count)
+    for i in range(at):
+        out[i] = packed[0] >> np.uint8(skip + i) & np.uint8(1)
+    whole = (count - at) // 8
+    bytes_ = packed[(skip + at) // 8 :]
+    eights = out[at : at + 8 * whole]
+    for i in range(whole):
+        byte = np.uint64(bytes_[i])
+        for j in range(8):
+            eights[8 * i + j] = byte >> np.uint64(j) & _ONE
+    for i in range(at + 8 * whole, count):
+        out[i] = bytes_[whole] >> np.uint8(i - at - 8 * whole) & np.uint8(1)
+
+
+@kernel
+def look_up(indices: np.ndarray, dictionary: np.ndarray, out: np.ndarray) -> bool:
+    """out[i] = dictionary[indices[i]]; False if an index is out of range."""
+    right = True
+    for i in range(len(out)):
+        index = indices[i]
+        if index < len(dictionary):
+            out[i] = dictionary[index]
+        else:
+            right = False
+    return right
+
+
+@lru_cache(maxsize=64)
+def index_head(count: int, bits: int) -> np.ndarray:
+    """What stands before indices: the bits of each, and one bit-packed run of groups of eight."""
+    return np.frombuffer(bytes((bits,)) + varint(-(-count // 8) << 1 | 1), np.uint8)
+
+
+def unpacked(values: np.ndarray, count: int) -> np.ndarray:
+    """The indices that `values` (uint8, all of them) hold: uint8 or uint16 [count].
+
+    Raises:
+        DataError: they do not hold so many.
+    """
+    bits = int(values[0]) if len(values) else 0
+    head = index_head(count, bits)
+    packed = values[len(head) :]
+    if not 1 <= bits <= 16 or not np.array_equal(values[: len(head)], head) or len(packed) != -(-count // 8) * bits:
+        raise damaged("indices")
+    if bits in (8, 16):
+        return packed.view(f"<u{bits // 8}")[:count]
+    out = np.empty(count, np.uint16)
+    _unpack(packed, np.uint64(bits), out)
+    return out
+
+
+def damaged(what: str) -> DataError:
+    """The error over a page that the writer of this package did not make."""
+    return DataError(f"not a readable Parquet file: unexpected {what} in a page")

@@ -1,0 +1,61 @@
+"""Numbers that are facts of a row, in Parquet pages: as indices of the fewest bits into a dictionary of each block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels.jit import helper, kernel
+from ...ragged import BLOCK_ROWS
+from .dictionary import number, put_indices
+from .levels import write_levels
+
+
+@helper
+def _widened(value: Any, width: Any, out: Any, at: Any) -> Any:
+    """Write a number as `width` bytes to out[at]; return their end."""
+    out[at] = value & np.uint16(0xFF)
+    out[at + 1] = value >> np.uint16(8)
+    out[at + 2 : at + width] = 0
+    return at + width
+
+
+@kernel
+def write_facts(values: Any, offsets: Any, width: Any, slots: Any, codes: Any, known: Any, out: Any, ends: Any) -> None:
+    """Write the pages of a column of numbers below 2^16, block after block of 1,024 rows.
+
+    Args:
+        values: uint16; offsets: int64 [rows + 1] of lists, empty for scalars.
+        width: bytes of a number in the file, 4 or 8.
+        slots: uint16 [65536], all zero, and again so on return.
+        codes: uint16 with room for the values of any block; known: uint16, for a third of them; overwritten.
+        out: uint8, filled; each block's dictionary, if it has one, and then its data page.
+        ends: int64 [blocks, 4], filled with the number of distinct values (0: no dictionary), both pages' ends, and the
+            number of levels.
+    """
+    lists = len(offsets) > 0
+    rows = len(offsets) - 1 if lists else len(values)
+    at: Any = 0
+    for block in range(len(ends)):
+        first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, rows)
+        levels = last - first
+        bounds = offsets[first : last + 1] if lists else offsets
+        if lists:
+            first, last = bounds[0], bounds[levels]
+        some = values[first:last]
+        # Beyond a third, plain values are about as small.
+        found = number(some, slots, codes, known[: min(0xFFFF, len(some) // 3)])
+        ends[block, 0] = max(found, 0)
+        for i in range(found):
+            at = _widened(known[i], width, out, at)
+        ends[block, 1] = at
+        if lists:
+            size, levels = write_levels(bounds, out[at:])
+            at += size
+        if found > 0:
+            at = put_indices(codes, len(some), found, out, at)
+        else:
+            for i in range(len(some)):
+                at = _widened(some[i], width, out, at)
+        ends[block, 2], ends[block, 3] = at, levels

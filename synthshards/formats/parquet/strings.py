@@ -1,0 +1,180 @@
+"""Strings in Parquet pages: each with its length before it, or as numbers of a dictionary where few differ.
+
+Capo's people have 200 birth cities and 300 universities: a block of 1,024 rows repeats them, and a byte or two a row
+is all that is left. Strings are told apart by a table of hashes that lives for one block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels.bytes_ import copy_bytes
+from ...kernels.jit import helper, kernel
+from ...ragged import BLOCK_ROWS
+from .dictionary import put_indices
+
+#: Bytes of a string in the mean, above which no dictionary is tried.
+_SHORT = 64
+
+_0, _1, _2, _3, _4, _8, _16, _24, _32 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 8, 16, 24, 32))
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@helper
+def _four(data: Any, at: Any) -> Any:
+    """Bytes at..at+3 as a number (one load: indices are unsigned)."""
+    low = np.uint64(data[at]) | np.uint64(data[at + _1]) << _8
+    return low | np.uint64(data[at + _2]) << _16 | np.uint64(data[at + _3]) << _24
+
+
+@helper
+def _eight(data: Any, at: Any) -> Any:
+    """Bytes at..at+7 as a number."""
+    return _four(data, at) | _four(data, at + _4) << _32
+
+
+@helper
+def _number_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any) -> int:
+    """Number the rows' strings in order of first appearance.
+
+    Args:
+        data: uint8; offsets: int64 [rows + 1], from anywhere in `data`.
+        slots: uint16 [a power of two, at least twice as many as `firsts`], overwritten.
+        codes: uint16 [rows], filled with the number of each row's string.
+        firsts: int64 [limit], filled with the row where each number appears first.
+
+    Returns:
+        how many distinct strings there are, or -1 if more than `limit`.
+    """
+    slots[:] = 0
+    last = np.uint64(len(slots) - 1)
+    heads, tails = np.empty(len(firsts), np.uint64), np.empty(len(firsts), np.uint64)
+    found = 0
+    for row in range(len(offsets) - 1):
+        start, stop = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
+        length = stop - start
+        # Both ends, overlapping in what is short: all of up to 16 bytes, without a loop whose end nobody foresees.
+        head, tail = _0, _0
+        if length >= _8:
+            head, tail = _eight(data, start), _eight(data, stop - _8)
+        elif length >= _4:
+            head, tail = _four(data, start), _four(data, stop - _4)
+        elif length > _0:
+            head = np.uint64(data[start]) | np.uint64(data[start + (length >> _1)]) << _8
+            tail = np.uint64(data[stop - _1])
+        mixed = head * _ODD
+        mixed = ((mixed ^ mixed >> _32) + tail) * _ODD
+        at = (mixed ^ mixed >> _32) & last
+        code: Any = np.int64(slots[at])
+        while code > 0:
+            first = firsts[code - 1]
+            other = np.uint64(offsets[first])
+            differs = (heads[code - 1] ^ head) | (tails[code - 1] ^ tail)
+            if differs == _0 and np.uint64(offsets[first + 1]) - other == length:
+                i = _8
+                while i + _8 < length:
+                    differs |= _eight(data, start + i) ^ _eight(data, other + i)
+                    i += _8
+                if differs == _0:
+                    break
+            at = (at + _1) & last
+            code = np.int64(slots[at])
+        if code == 0:
+            if found == len(firsts):
+                return -1
+            firsts[found] = row
+            heads[found], tails[found] = head, tail
+            found += 1
+            code = found
+            slots[at] = code
+        codes[row] = code - 1
+    return found
+
+
+@helper
+def _write_string(data: Any, offsets: Any, row: Any, out: Any, at: Any) -> Any:
+    """Write a row's length (uint32) and bytes to out[at]; return their end."""
+    start, length = offsets[row], offsets[row + 1] - offsets[row]
+    for i in range(4):
+        out[at + i] = length >> (8 * i) & 0xFF
+    copy_bytes(out, at + 4, data, start, length)
+    return at + 4 + length
+
+
+@kernel
+def write_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any, out: Any, ends: Any) -> None:
+    """Write the pages of a column of strings, block after block of 1,024 rows.
+
+    Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
+
+    Args:
+        data: uint8; offsets: int64 [rows + 1].
+        slots: uint16 [2,048]; codes: uint16 [1,024]; firsts: int64 [768]; overwritten.
+        out: uint8, filled; each block's dictionary, if it has one, and then its data page.
+        ends: int64 [blocks, 3], filled with the number of distinct strings (0: no dictionary) and both pages' ends.
+    """
+    rows = len(offsets) - 1
+    at: Any = 0
+    for block in range(len(ends)):
+        first = block * BLOCK_ROWS
+        count = min(BLOCK_ROWS, rows - first)
+        bounds = offsets[first : first + count + 1]
+        limit = count * 3 // 4 if bounds[count] - bounds[0] < _SHORT * count else 0
+        found = _number_strings(data, bounds, slots, codes, firsts[:limit])
+        ends[block, 0] = max(found, 0)
+        for i in range(found):
+            at = _write_string(data, bounds, firsts[i], out, at)
+        ends[block, 1] = at
+        if found > 0:
+            at = put_indices(codes, count, found, out, at)
+        else:
+            for row in range(count):
+                at = _write_string(data, bounds, row, out, at)
+        ends[block, 2] = at
+
+
+@kernel
+def read_strings(data: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> bool:
+    """The inverse: fills offsets (int64 [rows + 1]) and out (uint8); False unless `data` is exactly so many strings."""
+    at = 0
+    offsets[0] = 0
+    for row in range(len(offsets) - 1):
+        if at + 4 > len(data):
+            return False
+        length = 0
+        for i in range(4):
+            length |= int(data[at + i]) << (8 * i)
+        at += 4
+        if at + length > len(data) or offsets[row] + length > len(out):
+            return False
+        copy_bytes(out, offsets[row], data, at, length)
+        offsets[row + 1] = offsets[row] + length
+        at += length
+    return at == len(data)
+
+
+@kernel
+def string_lengths(codes: np.ndarray, ends: np.ndarray, offsets: np.ndarray) -> bool:
+    """Fill offsets (int64 [rows + 1]) of strings given by their codes; `ends` are the dictionary's offsets.
+
+    Returns False if a code is out of range.
+    """
+    offsets[0] = 0
+    for row in range(len(codes)):
+        code = codes[row]
+        if code >= len(ends) - 1:
+            return False
+        offsets[row + 1] = offsets[row] + ends[code + 1] - ends[code]
+    return True
+
+
+@kernel
+def look_up_strings(
+    codes: np.ndarray, data: np.ndarray, ends: np.ndarray, offsets: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill out (uint8) with the strings that `codes` name; `offsets` are those of `string_lengths`."""
+    for row in range(len(codes)):
+        code = codes[row]
+        copy_bytes(out, offsets[row], data, ends[code], ends[code + 1] - ends[code])

@@ -1,0 +1,129 @@
+"""A folder on a local disk: memory-mapped reads, and writes that survive kill -9 and power failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import threading
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..errors import StorageError
+from .folder import SCRATCH, Folder
+
+
+class LocalFolder(Folder):
+    path: Path
+
+    def __init__(self, url: str, path: Path) -> None:
+        self.url, self.path = url, path
+
+    def where(self, name: str) -> str:
+        return str(self.path / name)
+
+    def read(self, name: str) -> pa.Buffer:
+        with self._explained("read", name):
+            try:
+                return pa.memory_map(str(self.path / self._inside(name))).read_buffer()
+            except FileNotFoundError:
+                pass
+        raise self._absent(name)
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        target = self.path / self._inside(name)
+        # Unique among the threads and processes of all machines that share the disk.
+        unique = f"{os.getpid()}-{threading.get_native_id()}-{secrets.token_hex(4)}"
+        temporary = self.path / SCRATCH / f"{target.name}.{unique}.tmp"
+        with self._explained("write", name):
+            scratch_is_new = not temporary.parent.exists()
+            try:
+                make_folders(target.parent)
+                with _create(temporary) as file:
+                    rest = memoryview(data)
+                    while len(rest):  # the system may take less than it was given
+                        rest = rest[file.write(rest) :]
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+                _sync(target.parent)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
+            finally:
+                if scratch_is_new:  # so that a healed shard leaves no empty folder in a finished dataset
+                    with suppress(OSError):
+                        temporary.parent.rmdir()
+
+    def delete(self, name: str) -> None:
+        with self._explained("delete", name):
+            (self.path / self._inside(name)).unlink(missing_ok=True)
+
+    def delete_tree(self, sub: str) -> None:
+        tree = self.path / self._inside(sub)
+        with self._explained("delete", sub):
+            while os.path.lexists(tree):  # again, if another process deletes in it at the same time
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(tree)
+
+    def make(self) -> None:
+        with self._explained("create the folder"):
+            try:
+                make_folders(self.path)
+            except FileExistsError as error:
+                raise StorageError(f"cannot create the folder {self.path}: {error.filename} is a file") from error
+
+    def _scan(self, sub: str) -> tuple[dict[str, int], list[str]]:
+        files: dict[str, int] = {}
+        folders: list[str] = []
+        folder = self.path / self._inside(sub) if sub else self.path
+        with self._explained("list", sub), suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # deleted since the folder was opened
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    elif entry.is_file():
+                        files[entry.name] = entry.stat().st_size
+        return files, folders
+
+
+def make_folders(folder: Path) -> None:
+    """Create `folder` and its parents so that they last.
+
+    Raises FileExistsError, with the name of the culprit, where a file is in the way, and OSError.
+    """
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        make_folders(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    _sync(folder.parent)
+
+
+def _create(temporary: Path) -> FileIO:
+    """Open a new file and create its folder where that is absent."""
+    for _ in range(100):
+        make_folders(temporary.parent)
+        with suppress(FileNotFoundError):  # another writer has just removed the folder that it had made
+            return FileIO(temporary, "xb")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(temporary))
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in `folder` last through a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and need not
+            raise
+    finally:
+        os.close(descriptor)

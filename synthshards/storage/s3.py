@@ -1,0 +1,173 @@
+"""S3 through pyarrow, and what pyarrow does there that one would not expect.
+
+All of it was measured against pyarrow 26. tests/storage/test_storage.py fails when one of the remedies is taken away.
+
+* `S3FileSystem()` ignores AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_S3 (only `FileSystem.from_uri` reads them), and
+  `from_uri` looks the bucket's region up at amazonaws.com. So the file system is built here.
+* A stream cannot be aborted. Closing it, leaving its `with` block by an exception and garbage collection all commit
+  what was written so far, and with `background_writes=False` `close()` even reports success after a failed part.
+  So uploads keep the background writes, and a failed stream is abandoned: see `upload`.
+* With `allow_delayed_open` an object up to 10 MB is one request instead of three, and leaves no open multipart upload.
+* A connection used on both sides of a fork answers with the other process's bytes, without an error: `RemoteFolder`
+  keeps one file system a process.
+* Deleting a file writes an empty "directory marker" object for its parent: see `remove_marker`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pyarrow as pa
+
+from ..errors import UsageError, nearest
+
+Options = Mapping[str, Any]
+
+# The query parameters of an S3 URL that pyarrow knows, less the two about buckets, plus two of its constructor's.
+_TEXT = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
+_FLAGS = ("anonymous", "force_virtual_addressing")
+# pyarrow takes these; here buckets are neither created nor deleted, whatever they say.
+_IGNORED = ("allow_bucket_creation", "allow_bucket_deletion")
+
+
+def parse_query(query: str, url: str) -> dict[str, Any]:
+    """The options in the query of an S3 URL.
+
+    >>> parse_query("endpoint_override=localhost:9000&scheme=http", "s3://bucket")
+    {'endpoint_override': 'localhost:9000', 'scheme': 'http'}
+
+    Raises `UsageError` for an unknown option or a flag that is neither true nor false.
+    """
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in _TEXT:
+            options[name] = value
+        elif name in _FLAGS:
+            if value not in ("true", "false"):
+                raise UsageError(f"{name}={value!r} in {url!r} must be true or false")
+            options[name] = value == "true"
+        elif name not in _IGNORED:
+            legal = _TEXT + _FLAGS
+            raise UsageError(f"unknown option {name!r} in {url!r}; S3 takes {', '.join(legal)}{nearest(name, legal)}")
+    return options
+
+
+def settle(bucket: str, options: Options) -> dict[str, Any]:
+    """`options` with endpoint and region filled in from the environment, or the region from the bucket.
+
+    Raises OSError when neither an endpoint nor a region is given and the bucket's region cannot be looked up.
+    """
+    settled = dict(options)
+    env = os.environ
+    endpoint = options.get("endpoint_override") or env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        settled["endpoint_override"] = endpoint.rstrip("/")
+    region = options.get("region") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    # A store of one's own has no region; amazonaws.com must not be asked about it.
+    settled["region"] = region or ("us-east-1" if endpoint else _region_of(bucket))
+    return settled
+
+
+@functools.lru_cache(maxsize=64)
+def _region_of(bucket: str) -> str:
+    from pyarrow.fs import resolve_s3_region
+
+    return str(resolve_s3_region(bucket))
+
+
+def connect(bucket: str, options: Options) -> Any:
+    """A pyarrow `S3FileSystem` for `bucket`; OSError as for `settle`."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    # Older releases open a multipart upload for every object: slower, as safe.
+    delayed = {"allow_delayed_open": True} if int(pa.__version__.split(".")[0]) >= 21 else {}
+    retries = AwsStandardS3RetryStrategy(max_attempts=4)  # a closed port then fails in 2 to 7 s
+    return S3FileSystem(**settle(bucket, options), **delayed, background_writes=True, retry_strategy=retries)
+
+
+def is_absent(error: OSError) -> bool:
+    """Whether a read failed because the object was deleted between pyarrow's HEAD request and its GET."""
+    return re.search(r"AWS Error (NO_SUCH_KEY|RESOURCE_NOT_FOUND) during GetObject", str(error)) is not None
+
+
+def upload(filesystem: Any, path: str, data: pa.Buffer) -> None:
+    """Store `data` as the object `path`: the whole of it, or nothing and an OSError.
+
+    Runs in a thread of its own because signal handlers run in the main thread only: no Ctrl-C can fall between
+    opening and closing, which would commit an empty object. A KeyboardInterrupt is raised when the upload has ended.
+    """
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            _upload(filesystem, path, data)
+            outcome.set_result(None)
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=run, name="upload")
+    try:
+        thread.start()  # a Ctrl-C in here, too, leaves a thread that runs
+        outcome.result()
+    except KeyboardInterrupt:
+        if thread.ident is not None:
+            wait([outcome])
+        raise
+
+
+def _upload(filesystem: Any, path: str, data: pa.Buffer) -> None:
+    stream = filesystem.open_output_stream(path, compression=None)
+    try:
+        stream.write(data)
+        stream.close()
+    except BaseException:
+        # Neither closed nor destroyed, or half the object would be committed: one more reference, never given back,
+        # keeps the stream alive, also past the end of the interpreter. What remains in the store is an unfinished
+        # multipart upload, which only a lifecycle rule of the bucket removes.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+        raise
+
+
+def remove_marker(bucket: str, key: str, options: Options) -> None:
+    """Delete the empty object "`key`/" that pyarrow writes when it has deleted something in the folder `key`.
+
+    pyarrow cannot name such an object, so botocore does it where it is installed. Otherwise, or where that fails, the
+    marker stays: an object of 0 bytes that means "folder", as the S3 console makes them, and that `list` leaves out.
+    """
+    if key:
+        with suppress(Exception):
+            _botocore(os.getpid(), tuple(settle(bucket, options).items())).delete_object(Bucket=bucket, Key=key + "/")
+
+
+@functools.lru_cache(maxsize=8)
+def _botocore(pid: int, settled: tuple[tuple[str, Any], ...]) -> Any:
+    import botocore.session  # type: ignore[import-untyped]
+    from botocore import UNSIGNED
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    options = dict(settled)
+    endpoint = options.get("endpoint_override")
+    if endpoint and "://" not in endpoint:
+        endpoint = f"{options.get('scheme', 'https')}://{endpoint}"
+    virtual = options.get("force_virtual_addressing") or not endpoint
+    config = Config(
+        s3={"addressing_style": "virtual" if virtual else "path"},
+        signature_version=UNSIGNED if options.get("anonymous") else None,
+        retries={"max_attempts": 2},
+    )
+    return botocore.session.get_session().create_client(
+        "s3",
+        region_name=options["region"],
+        endpoint_url=endpoint,
+        verify=options.get("tls_ca_file_path"),
+        config=config,
+    )

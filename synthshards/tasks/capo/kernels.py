@@ -1,0 +1,280 @@
+"""Capo's kernels: which person a row is about, that person's facts, and texts put together from pieces.
+
+The order of draws is part of the law's version. `synthshards.tasks.capo.people` says in plain Python who a person is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels.copying import copy32, copy64
+from ...kernels.jit import helper, kernel
+from ...kernels.permutation import permute, round_keys
+from ...kernels.rng import below, mulhi, stream, word_for
+from .people import DAYS, HALVES_STREAM, NAMES_STREAM, YEARS
+
+#: Streams of the rows' own key: a biography is stream person · 2^16 + its number; pass t over the people takes the
+#: round keys of ORDER_STREAM + 2t and 2t + 1; all passes start at the place that SHIFT_STREAM gives.
+BIOGRAPHY_BITS = 16
+ORDER_STREAM, SHIFT_STREAM = 1 << 61, (1 << 61) + (1 << 60)
+
+_0, _1, _2, _6 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(6)
+_16, _32 = np.uint64(BIOGRAPHY_BITS), np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_ORDER, _SHIFT = np.uint64(ORDER_STREAM), np.uint64(SHIFT_STREAM)
+_NAMES, _HALVES = np.uint64(NAMES_STREAM), np.uint64(HALVES_STREAM)
+_DAYS, _YEARS, _12, _720 = np.uint64(DAYS), np.uint64(YEARS), np.uint64(12), np.uint64(720)
+
+
+@helper
+def _size(piece: Any) -> Any:
+    return np.int64(piece >> _32)
+
+
+@helper
+def _place(piece: Any) -> Any:
+    return np.int64(piece & _LOW)
+
+
+@kernel
+def locate(
+    key: Any, world: Any, indices: Any, people: Any, rank0: Any, num_people: Any, sides: Any, person: Any, passes: Any
+) -> None:
+    """Row i is pass i // people over the people of the dataset; `person` and `passes` say which one, and which pass.
+
+    A pass shows each of the `people` ranks once: the first half of the ranks in its first half, in an order of its
+    own, then the second half. So between a person and that person's return there are at least people // 2 rows. Ranks
+    are turned by a number of the dataset's own. Where the people are a half of all (rank0 and people tell which),
+    the world's permutation of halves leads from rank to person.
+
+    Args:
+        sides: uint64 [3, 2], of the two halves' networks and of all people's.
+    """
+    s = stream(key, _SHIFT)
+    s, shift = below(s, people)
+    first_half = people - people // _2
+    halves = round_keys(world, _HALVES)
+    keys = halves
+    known = _0 - _1
+    for r in range(indices.size):
+        t = indices[r] // people
+        at = indices[r] - t * people
+        half = np.uint64(at >= first_half)
+        wanted = (t << _1) | half
+        if wanted != known:
+            keys = round_keys(key, _ORDER + wanted)
+            known = wanted
+        if half == _0:
+            rank = permute(at, first_half, sides[0, 0], sides[0, 1], keys)
+        else:
+            rank = first_half + permute(at - first_half, people - first_half, sides[1, 0], sides[1, 1], keys)
+        rank += shift
+        if rank >= people:
+            rank -= people
+        if people < num_people:
+            rank = permute(rank0 + rank, num_people, sides[2, 0], sides[2, 1], halves)
+        person[r] = rank
+        passes[r] = t
+
+
+@kernel
+def facts_of(
+    world: Any, person: Any, sizes: Any, names: Any, pronouns: Any, lists: Any, pronoun: Any, birth: Any, pieces: Any
+) -> None:
+    """Who the people are: one word of the world's stream `person` holds all facts but the name.
+
+    Args:
+        person: uint32 [rows].
+        sizes: uint64 [7]: first, middle and last names, birth cities, universities, majors, companies.
+        names: uint64 (number of full names, a, b of their network); pronouns: how many there are, uint64.
+        lists: (first, middle, last, pronouns, days, years, values, value_start) of `Tables`.
+        pronoun: uint8 [rows]; birth: uint16 [rows, 3], month, day, year of the pool, from 0.
+        pieces: uint64 [rows, 12]: first and middle name (each with its space), last name, pronoun, day, year, birth
+            city, university, major, employer, work city; the last is left free.
+    """
+    first, middle, last, pronoun_piece, days, years, values, value_start = lists
+    keys = round_keys(world, _NAMES)
+    middles, lasts = sizes[1], sizes[2]
+    cities, schools, majors, companies = sizes[3], sizes[4], sizes[5], sizes[6]
+    product = pronouns * _12 * _DAYS * _YEARS * cities * schools * majors * companies
+    school0, major0, company0, work0 = value_start[1], value_start[2], value_start[3], value_start[4]
+    for r in range(person.size):
+        p = np.uint64(person[r])
+        name = permute(p, names[0], names[1], names[2], keys)
+        rest = name // lasts
+        given = rest // middles
+        pieces[r, 0] = first[given]
+        pieces[r, 1] = middle[rest - given * middles]
+        pieces[r, 2] = last[name - rest * lasts]
+        s = stream(world, p)
+        s, x = word_for(s, product)
+        number = mulhi(x, pronouns)
+        x *= pronouns
+        pronoun[r] = number
+        pieces[r, 3] = pronoun_piece[number]
+        month = mulhi(x, _12)
+        x *= _12
+        birth[r, 0] = month
+        day = mulhi(x, _DAYS)
+        x *= _DAYS
+        birth[r, 1] = day
+        pieces[r, 4] = days[month * _DAYS + day]
+        year = mulhi(x, _YEARS)
+        x *= _YEARS
+        birth[r, 2] = year
+        pieces[r, 5] = years[year]
+        pieces[r, 6] = values[np.int64(mulhi(x, cities))]
+        x *= cities
+        pieces[r, 7] = values[school0 + np.int64(mulhi(x, schools))]
+        x *= schools
+        pieces[r, 8] = values[major0 + np.int64(mulhi(x, majors))]
+        x *= majors
+        company = np.int64(mulhi(x, companies))
+        pieces[r, 9] = values[company0 + company]
+        pieces[r, 10] = values[work0 + company]
+
+
+@kernel
+def write_columns(data: Any, pieces: Any, which: Any, out: Any, starts: Any, offsets: Any) -> None:
+    """String columns: row r of column c is the piece pieces[r, which[c]], without the space behind a name.
+
+    Args:
+        which: int64 [columns].
+        out: uint8, the columns' bytes; column c starts at starts[c], with room for a wide copy behind each.
+        offsets: int64 [columns, rows + 1].
+    """
+    cursor = starts.copy()
+    for c in range(which.size):
+        offsets[c, 0] = 0
+    for r in range(pieces.shape[0]):
+        for c in range(which.size):
+            piece = pieces[r, which[c]]
+            copy64(out, cursor[c], data, _place(piece))
+            cursor[c] += _size(piece) - np.int64(which[c] < 2)
+            offsets[c, r + 1] = cursor[c] - starts[c]
+
+
+@kernel
+def write_biographies(
+    key: Any, person: Any, fresh: Any, pieces: Any, pronoun: Any, tables: Any, orders: Any, fullname: Any,
+    text: Any, offsets: Any, spans: Any,
+) -> None:  # fmt: skip
+    """Six sentences about each person.
+
+    One word of the biography's stream gives its order of sentences, and then a template for each attribute in turn.
+
+    Args:
+        person: uint32 [rows]; fresh: uint16 [rows], the number of the biography among the person's own.
+        pieces, pronoun: what `facts_of` made.
+        tables: (data, before, after, start).
+        orders: uint8 [orders, 6].
+        text: uint8 with room for the longest row behind the last; spans: int32 [rows, 14], in bytes.
+    """
+    data, before, after, start = tables
+    sizes = np.empty(6, np.uint64)
+    product = np.uint64(orders.shape[0])
+    for a in range(6):
+        sizes[a] = np.uint64(start[a + 1] - start[a])
+        product *= sizes[a]
+    choices = np.uint64(orders.shape[0])
+    template = np.empty(6, np.int64)
+    at: Any = np.int64(0)
+    offsets[0] = 0
+    for r in range(person.size):
+        s = stream(key, (np.uint64(person[r]) << _16) | np.uint64(fresh[r]))
+        s, x = word_for(s, product)
+        order = orders[mulhi(x, choices)]
+        x *= choices
+        for a in range(6):
+            template[a] = start[a] + np.int64(mulhi(x, sizes[a]))
+            x *= sizes[a]
+        begin = at
+        form: Any = np.int64(pronoun[r])
+        for j in range(6):
+            about = np.int64(order[j])
+            subject: Any = form
+            if j == 0 or fullname:
+                subject = form + 3
+                for part in range(3):
+                    copy32(text, at, data, _place(pieces[r, part]))
+                    at += _size(pieces[r, part])
+                if j == 0:
+                    spans[r, 0] = 0
+                    spans[r, 1] = at - begin
+            piece = before[subject, template[about]]
+            copy64(text, at, data, _place(piece))
+            at += _size(piece)
+            spans[r, 2 + 2 * about] = at - begin
+            if about == 0:
+                copy32(text, at, data, _place(pieces[r, 4]))
+                at += _size(pieces[r, 4])
+            piece = pieces[r, 5 + about]
+            copy64(text, at, data, _place(piece))
+            at += _size(piece)
+            spans[r, 3 + 2 * about] = at - begin
+            piece = after[subject, template[about]]
+            copy64(text, at, data, _place(piece))
+            at += _size(piece)
+        at -= 1  # the space after the last sentence
+        offsets[r + 1] = at
+
+
+@kernel
+def ask(key: Any, person: Any, passes: Any, orders: Any, asked: Any) -> None:
+    """Which of the six attributes a question is about.
+
+    An exposure is six passes; in each, a person is asked another question, in an order drawn for the exposure from
+    stream person · 2^16 + exposure. `orders` is uint8 [720, 6].
+    """
+    for r in range(person.size):
+        exposure = passes[r] // _6
+        s = stream(key, (np.uint64(person[r]) << _16) | exposure)
+        s, which = below(s, _720)
+        asked[r] = orders[which, passes[r] - exposure * _6]
+
+
+@kernel
+def write_questions(asked: Any, pieces: Any, questions: Any, data: Any, text: Any, offsets: Any, spans: Any) -> None:
+    """A question and its answer a row; spans of what is not in the text are −1."""
+    at: Any = np.int64(0)
+    offsets[0] = 0
+    for r in range(asked.size):
+        a = np.int64(asked[r])
+        begin = at
+        for i in range(14):
+            spans[r, i] = -1
+        piece = questions[a, 0]
+        copy64(text, at, data, _place(piece))
+        at += _size(piece)
+        spans[r, 0] = at - begin
+        for part in range(3):
+            copy32(text, at, data, _place(pieces[r, part]))
+            at += _size(pieces[r, part])
+        spans[r, 1] = at - begin
+        piece = questions[a, 1]
+        copy64(text, at, data, _place(piece))
+        at += _size(piece)
+        spans[r, 2 + 2 * a] = at - begin
+        if a == 0:
+            copy32(text, at, data, _place(pieces[r, 4]))
+            at += _size(pieces[r, 4])
+        piece = pieces[r, 5 + a]
+        copy64(text, at, data, _place(piece))
+        at += _size(piece)
+        spans[r, 3 + 2 * a] = at - begin
+        offsets[r + 1] = at
+
+
+@kernel
+def to_characters(text: Any, offsets: Any, spans: Any) -> None:
+    """Byte spans become character spans (needed where a pool is not ASCII)."""
+    for r in range(offsets.size - 1):
+        for i in range(spans.shape[1]):
+            if spans[r, i] >= 0:
+                start = offsets[r]
+                count = 0
+                for at in range(start, start + spans[r, i]):
+                    count += (text[at] & 0xC0) != 0x80
+                spans[r, i] = count

@@ -1,0 +1,244 @@
+"""Random expressions for Mano: their shapes, their writing and working out, and how many of them divide by units only.
+
+The law and the order of draws are in mano.py. Rows are made side by side in *lanes*: arrays of lanes hold element e of
+lane k at e·LANES + k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+from math import comb, factorial, gcd
+from typing import Any
+
+import numpy as np
+
+from ...kernels.jit import helper
+from ...kernels.rng import mulhi, word_for
+
+#: Ids of values start here.
+VALUE_BASE = 5000
+#: Rows made side by side: enough to keep the processor busy, few enough for its nearest cache.
+LANES = np.uint64(128)
+#: Shapes of up to this many operations come from a table.
+_TABLE = 7
+#: Operators drawn from one word.
+_OPS = np.uint64(16)
+
+_0, _1, _2, _8, _16 = (np.uint64(i) for i in (0, 1, 2, 8, 16))
+_LOW16, _SMALL, _VALUES = np.uint64(0xFFFF), np.uint64(_TABLE), np.uint64(VALUE_BASE)
+_FACTORIAL = np.array([factorial(m) for m in range(_TABLE + 1)], np.uint64)
+_FIRST_SHAPE = np.array([sum(factorial(k) for k in range(m)) for m in range(_TABLE + 1)], np.uint64)
+
+
+@cache
+def _classes(ttype: str, p: int) -> tuple[dict[int, int], dict[tuple[int, int], dict[int, int]]]:
+    """How operations join classes of values, where class g, a divisor of p, is the values v with gcd(v, p) = g.
+
+    Returns:
+        class → number of values; (class a, class b), a ≤ b → class c → number of x ∘ y that make one given value of c,
+        over all operations ∘ of `ttype` and all x, y of which one is in a and the other in b.
+    """
+    divisors = [g for g in range(1, p + 1) if p % g == 0]
+    members = {g: sum(gcd(v, p) == g for v in range(1, p + 1)) for g in divisors}
+    made: dict[tuple[int, int], dict[int, int]] = {}
+
+    def count(a: int, b: int, c: int, number: int) -> None:
+        entry = made.setdefault((min(a, b), max(a, b)), {})
+        entry[c] = entry.get(c, 0) + number
+
+    sums = len(set("as") & set(ttype))
+    for g in divisors:
+        for v in range(p if sums else 0):
+            count(gcd(v, p), gcd(g - v, p), g, sums)  # of v + w = g and v − w = g, w is in the same class
+        if "d" in ttype:
+            count(g, 1, g, members[1])
+        if "m" in ttype:
+            for h in divisors:
+                c = gcd(g * h, p)
+                count(g, h, c, members[g] * members[h] // members[c])
+    return members, made
+
+
+def accepted_shares(ttype: str, p: int, L: int) -> Iterator[Fraction]:
+    """The exact probability that a draw of ℓ operations divides by units only, for ℓ = 1..L.
+
+    In every expression values that differ by a unit factor are equally likely, so it is enough to count classes:
+    ways[ℓ][g] is the number of accepted draws of ℓ operations that make one given value of class g, where a draw is a
+    shape (of ℓ! equally likely ones), operators and values.
+    """
+    members, made = _classes(ttype, p)
+    ways = [dict.fromkeys(members, 1)]
+    for length in range(1, L + 1):
+        now = dict.fromkeys(members, 0)
+        choose = [comb(length - 1, left) for left in range(length)]
+        for (a, b), results in made.items():
+            pairs = sum(choose[left] * ways[left][a] * ways[length - 1 - left][b] for left in range(length))
+            for c, number in results.items():
+                now[c] += pairs * number
+        ways.append(now)
+        accepted = sum(members[g] * now[g] for g in members)
+        yield Fraction(accepted, len(ttype) ** length * p ** (length + 1) * factorial(length))
+
+
+def _lower_bounds(ttype: str, p: int, L: int) -> Iterator[int]:
+    """Multiples of 2^-192 that `accepted_shares` reaches, and exceeds by less than 2^-160: soon found for any L."""
+    members, made = _classes(ttype, p)
+    shares = [dict.fromkeys(members, 2**192 // p)]  # the same in probabilities, each rounded down
+    for length in range(1, L + 1):
+        now = dict.fromkeys(members, 0)
+        for (a, b), results in made.items():
+            pairs = sum(shares[left][a] * shares[length - 1 - left][b] for left in range(length))
+            for c, number in results.items():
+                now[c] += pairs * number // (length * len(ttype) << 192)
+        shares.append(now)
+        yield sum(members[g] * now[g] for g in members)
+
+
+@cache
+def first_below(ttype: str, p: int, L: int, least: Fraction) -> tuple[int, float] | None:
+    """The least ℓ ≤ L at which a draw is accepted with a probability below `least`, and that probability."""
+    for length, bound in enumerate(_lower_bounds(ttype, p, L) if "d" in ttype else (), 1):
+        share = Fraction(bound, 2**192)
+        if share < least <= share + Fraction(1, 2**160):  # too close to tell
+            *_, share = accepted_shares(ttype, p, length)
+        if share < least:
+            return length, float(share)
+    return None
+
+
+@cache
+def shapes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tables of the shapes of up to 7 operations: entries, operators, leaves.
+
+    Entry _FIRST_SHAPE[m] + r (uint16) names the shape of number r below m!. Row s of `operators` (uint32 [shapes · 8])
+    holds for each operator of shape s, from the left, its place among the tokens and, above bit 16, that of its right
+    side; row s of `leaves` (uint32 [shapes · 8]) the place of each value. Rows are filled up with the place behind the
+    last token.
+    """
+
+    @cache
+    def places(m: int, r: int) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+        if m == 0:
+            return (), (0,)
+        left, rest = divmod(r, factorial(m - 1))
+        rest, left_number = divmod(rest, factorial(left))
+        sides = ((1, places(left, left_number)), (2 * left + 2, places(m - 1 - left, rest % factorial(m - 1 - left))))
+        operators = [(at + by, right + by) for by, (ops, _) in sides for at, right in ops]
+        return ((0, 2 * left + 2), *operators), tuple(at + by for by, (_, values) in sides for at in values)
+
+    numbers: dict[Any, int] = {}
+    entries = [numbers.setdefault(places(m, r), len(numbers)) for m in range(_TABLE + 1) for r in range(factorial(m))]
+    operators, leaves = np.empty((len(numbers), 8), np.uint32), np.empty((len(numbers), 8), np.uint32)
+    for (ops, values), number in numbers.items():
+        operators[number] = leaves[number] = 2 * len(ops) + 1
+        operators[number, : len(ops)] = [at | right << 16 for at, right in ops]
+        leaves[number, : len(values)] = values
+    return np.array(entries, np.uint16), operators.ravel(), leaves.ravel()
+
+
+@helper
+def line_up(rows: Any, L: Any, lengths: Any, pending: Any, row_of: Any, active: Any, seat: Any) -> None:
+    """Give the pending rows their lanes, in order of falling ℓ; active[t] is the number of lanes with ℓ ≥ t."""
+    active[:] = 0
+    for i in range(rows):
+        active[lengths[pending[i]]] += 1
+    for length in range(L, 0, -1):
+        seat[length] = active[length + 1]
+        active[length] += active[length + 1]
+    for i in range(rows):
+        length = lengths[pending[i]]
+        row_of[seat[length]] = pending[i]
+        seat[length] += _1
+
+
+@helper
+def write(
+    s: Any, k: Any, length: Any, start: Any, ids: Any, ops: Any, places: Any, value: Any, digits: Any, sizes: Any,
+    op_ids: Any, shape_of: Any, shape_ops: Any, shape_leaves: Any, law: Any,
+) -> Any:  # fmt: skip
+    """Draw an expression and write its tokens to ids[start:]; the new state.
+
+    Operator t of lane k goes to ops, its place and that of its right side to places; values to their places in value.
+    """
+    p, value_group, value_product, op_product = law
+    choices = np.uint64(op_ids.size)
+    t: Any = _0
+    while t < length:
+        s, x = word_for(s, op_product)
+        stop = min(t + _OPS, length)
+        while t < stop:
+            ops[t * LANES + k] = mulhi(x, choices)
+            x *= choices
+            t += _1
+    v: Any = _0
+    while v <= length:
+        s, x = word_for(s, value_product)
+        stop = v + value_group
+        while v < stop:
+            digits[v] = mulhi(x, p)
+            x *= p
+            v += _1
+    # From the left: `here` is the place among the expression's tokens; t operators and v values stand. Rows of many
+    # operations write all of a table's row: what is too much is soon written over, and a loop of constant length costs
+    # less than one whose end cannot be foreseen.
+    here: Any = _0
+    t, v = _0, _0
+    sizes[0] = length
+    depth: Any = _1
+    while depth > _0:
+        depth -= _1
+        m = sizes[depth]
+        if m > _SMALL:
+            s, x = word_for(s, m)
+            left = mulhi(x, m)
+            sizes[depth] = m - _1 - left
+            sizes[depth + _1] = left
+            depth += _2
+            places[t * LANES + k] = here | ((here + _2 * left + _2) << _16)
+            ids[start + here] = op_ids[ops[t * LANES + k]]
+            here += _1
+            t += _1
+        else:
+            numbers = _FACTORIAL[m]
+            s, x = word_for(s, numbers)
+            shape = np.uint64(shape_of[_FIRST_SHAPE[m] + mulhi(x, numbers)]) * _8
+            span = m if length <= _SMALL else _SMALL
+            e: Any = _0
+            while e < span:
+                cell = (t + e) * LANES + k
+                place = np.uint64(shape_ops[shape + e]) + (here | (here << _16))
+                places[cell] = place
+                ids[start + (place & _LOW16)] = op_ids[ops[cell]]
+                e += _1
+            e = _0
+            while e <= span:
+                place = np.uint64(shape_leaves[shape + e]) + here
+                value[place * LANES + k] = digits[v + e]
+                ids[start + place] = _VALUES + digits[v + e]
+                e += _1
+            here += _2 * m + _1
+            t += m
+            v += m + _1
+    return s
+
+
+@helper
+def work_out(
+    L: Any, p: Any, divides: Any, active: Any, ops: Any, places: Any, value: Any, broken: Any, rules: Any, stuck: Any
+) -> None:
+    """Work out all lanes' operations from the right: both sides of each stand when its turn comes."""
+    t: Any = L
+    while t > _0:
+        lanes = active[t]
+        t -= _1
+        for lane in range(lanes):
+            k = np.uint64(lane)
+            place = np.uint64(places[t * LANES + k])
+            cell = (place & _LOW16) * LANES + k
+            rule = np.uint64(ops[t * LANES + k]) * p + np.uint64(value[(place >> _16) * LANES + k])
+            raw = np.uint64(value[cell + LANES]) * rules[_2 * rule] + rules[_2 * rule + _1]
+            value[cell] = mulhi(raw, p)
+            if divides:
+                broken[k] |= stuck[rule]

@@ -1,0 +1,170 @@
+"""Builds on a full disk, without permission, and with rows that are not what was promised."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import SMALL, files, names, picture, small
+
+from synthshards.dataset.manifest_parser import load
+from synthshards.errors import DataError, StorageError, UsageError
+from synthshards.pipelines.build import build
+from synthshards.storage.folder import open_folder
+from synthshards.storage.local import LocalFolder
+
+
+def test_rows_that_are_not_what_was_promised_stop_the_build(tmp_path: Path) -> None:
+    build(small(3), str(tmp_path / "whole"))
+    expect = {index: entry.content for index, entry in enumerate(load(open_folder(tmp_path / "whole")).shards)}
+    expect[1] = f"sha256:{'0' * 64}"
+    with pytest.raises(DataError, match=r"train-00001\.parquet: rows generated now have content"):
+        build(small(3), str(tmp_path / "x"), expect=expect)
+    assert "train-00001.parquet" not in files(tmp_path / "x")
+    assert build(small(3), str(tmp_path / "x")).kept >= 1
+
+
+def test_what_was_finished_beside_a_failure_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LocalFolder.write
+
+    def write(self: LocalFolder, name: str, data: Any) -> None:
+        if name == "train-00000.parquet":
+            while not (tmp_path / "train-00001.parquet").exists():
+                pass
+            raise UsageError("no")
+        real(self, name, data)
+
+    monkeypatch.setattr(LocalFolder, "write", write)
+    with pytest.raises(UsageError, match="no"):
+        build(small(2), str(tmp_path), workers=2)
+    monkeypatch.undo()
+    assert build(small(2), str(tmp_path)).kept == 1
+
+
+class FullDisk:
+    """Lets `room` writes through, then half of one more."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, write: Any, *args: Any) -> int:
+        data = memoryview(args[-1])
+        self.room -= 1
+        if self.room >= 0:
+            return int(write(*args))
+        if self.room == -1 and len(data) > 1:
+            return int(write(*args[:-1], data[: len(data) // 2]))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_wherever_the_disk_is_full_one_line_says_so_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(small(3), str(tmp_path / "whole"))
+    whole = files(tmp_path / "whole")
+    for room in range(100):
+        disk, out = FullDisk(room), tmp_path / str(room)
+
+        class File(FileIO):
+            def write(self, data: Any, disk: FullDisk = disk) -> int:
+                return disk.write(super().write, data)
+
+        said = ""
+        with monkeypatch.context() as patch:
+            patch.setattr("synthshards.storage.local.FileIO", File)
+            patch.setattr(os, "write", lambda *args, disk=disk, write=os.write: disk.write(write, *args))
+            try:
+                build(small(3), str(out))
+            except StorageError as error:
+                said = str(error)
+        for name, data in files(out).items():
+            assert not name.endswith(".tmp")
+            assert name.startswith(".building") or data == whole[name]
+        build(small(3), str(out))
+        assert files(out) == whole
+        if not said:
+            break
+        assert re.fullmatch(rf"cannot write {out}/\S+: No space left on device", said)
+    assert room == 8  # a plan, three shards, three records, a manifest
+
+
+LIMITED = """
+import resource
+from synthshards.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+main()
+"""
+
+
+def test_the_command_line_ends_with_1_and_one_line_when_it_cannot_write(tmp_path: Path) -> None:
+    args = [sys.executable, "-c", LIMITED, "build", *SMALL, "--shards", "3", "--out", str(tmp_path / "x")]
+    ended = subprocess.run(args, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"error: cannot write {tmp_path}/x/train-0000")
+    assert ended.stderr.endswith(".parquet: File too large\n")
+    assert ended.stderr.count("\n") == 1
+    assert not list((tmp_path / "x").glob("train-*"))
+    build(small(3), str(tmp_path / "x"))
+    assert set(files(tmp_path / "x")) == names(3)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of a user who is not root, and that user."""
+    base = Path(tempfile.mkdtemp())
+    base.chmod(0o755)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield base
+    finally:
+        if root:
+            os.seteuid(0)
+        for folder in [base, *(path for path in base.rglob("*") if path.is_dir())]:
+            folder.chmod(0o755)
+        shutil.rmtree(base)
+
+
+def close(folder: Path) -> None:
+    """Take away the permission to write in a folder."""
+    if os.geteuid() == folder.stat().st_uid:
+        folder.chmod(0o555)
+
+
+def test_without_permission_one_line_says_so_and_nothing_changes(unprivileged: Path, cli: Any) -> None:
+    close(unprivileged)
+    before = picture(unprivileged)
+    for out in (unprivileged, unprivileged / "x", unprivileged / "x" / "y"):
+        ended = cli("build", *SMALL, "--shards", "2", "--out", out)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith("error: cannot ")
+        assert ended.err.endswith(": Permission denied\n")
+        assert str(unprivileged) in ended.err
+        assert ended.err.count("\n") == 1
+    assert picture(unprivileged) == before
+
+
+def test_a_finished_folder_that_may_only_be_read_is_complete_and_cannot_grow(unprivileged: Path, cli: Any) -> None:
+    user = os.geteuid()
+    os.seteuid(os.getuid())
+    build(small(2), str(unprivileged / "x"))
+    os.seteuid(user)
+    close(unprivileged / "x")
+    before = picture(unprivileged)
+    assert cli("build", *SMALL, "--shards", "2", "--out", unprivileged / "x").code == 0
+    for options in (["--shards", "3"], ["--shards", "2", "--overwrite"]):
+        ended = cli("build", *SMALL, "--out", unprivileged / "x", *options)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.endswith(": Permission denied\n")
+    assert picture(unprivileged) == before

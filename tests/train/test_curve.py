@@ -1,0 +1,413 @@
+"""`synthshards curve`: what it writes, that shards give the curve of rows on the fly, and how eval sets are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from curves import BRIEF, CAPO, DEPO, GPT2, LANO, MANO, RECURRENT, TASKS, files, make_run, only_csv, run, table
+from helpers import Ended
+from tiny_models import one_thread
+
+import synthshards
+from synthshards.errors import UsageError
+from synthshards.train.report import table as tables
+
+Cli = Callable[..., Ended]
+TOKENS = ["token_accuracy", "token_standard_error", "answer_token_accuracy", "answer_token_standard_error"]
+COMMON = ["accuracy", "standard_error", "count", *TOKENS]
+COLUMNS = {
+    "depo": ["hop", *COMMON],
+    "brevo": COMMON,
+    "mano": COMMON,
+    "lano": ["accuracy", "kl", "kl_standard_error", *COMMON[1:]],
+    "capo": [
+        "accuracy", "bits", "bits_per_parameter", "bits_standard_error", "bits_per_parameter_standard_error", "p1",
+        "p2", "biographies", *COMMON[1:],
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread; pictures only where a test looks at them."""
+    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    with one_thread():
+        yield
+
+
+def build(cli: Cli, folder: Path, *overrides: str, form: str = "parquet", rows: int = 64, seed: int = 42) -> Path:
+    """Shards of the tiny Depo."""
+    pairs = [one.removeprefix("dataset.") for one in (*DEPO, *overrides)]
+    done = cli(
+        "build", "depo", *pairs, "--examples", rows, "--shard-examples", 10, "--seed", seed, "--format", form,
+        "--out", folder,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return folder
+
+
+# What is written ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_files_and_columns_of_each_task(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # with pictures
+    run(tmp_path, *TASKS[task], "train.max_steps=4", "train.eval_every_steps=3")
+    stem = "depo_hop" if task == "depo" else task
+    own = {"tokenizer.json"} if task == "capo" else set()
+    written = {f"{stem}_metrics.csv", f"{stem}_curve.png", f"{stem}_curve.svg", "config.yaml", "run.json", "log.jsonl"}
+    assert files(tmp_path) == written | own
+    rows = table(tmp_path / f"{stem}_metrics.csv")
+    assert list(rows[0]) == ["step", "examples_seen", *COLUMNS[task]]
+    hops = ["1", "2", "4"] if task == "depo" else [None]
+    assert [(r["step"], r["examples_seen"], r.get("hop")) for r in rows] == [
+        (step, seen, hop) for step, seen in (("1", "4"), ("3", "12"), ("4", "16")) for hop in hops
+    ]
+    assert all(0 <= float(r["accuracy"]) <= 1 for r in rows)
+    assert (tmp_path / f"{stem}_curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert b"</svg>" in (tmp_path / f"{stem}_curve.svg").read_bytes()
+
+
+def test_record_and_config(tmp_path: Path) -> None:
+    made = run(tmp_path, *DEPO)
+    record = json.loads((tmp_path / "run.json").read_text())
+    (data,) = record["data"]
+    assert data["fingerprint"] == made.subjects[0].dataset.fingerprint
+    assert data["identity"]["params"]["N"] == 6
+    assert data["identity"]["split"] == "train"
+    assert [(e["name"], e["split"], e["rows"]) for e in record["eval"]] == [(f"hop_{h}", "eval", 5) for h in (1, 2, 4)]
+    assert record["eval"][0]["fingerprint"] != record["eval"][1]["fingerprint"] != data["fingerprint"]
+    assert (record["steps"], record["examples_seen"], record["device"], record["world_size"]) == (6, 24, "cpu", 1)
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["synthshards"] == synthshards.__version__
+    assert 0 <= record["waiting_for_data_seconds"] <= record["wall_seconds"]
+    assert record["parameters"] == sum(p.numel() for p in made.model.parameters())
+    from omegaconf import OmegaConf
+
+    again = OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml"), resolve=True)
+    assert again == made.config
+    assert isinstance(again, dict)
+    assert (again["data"]["seed"], again["train"]["max_steps"]) == (42, 6)
+
+
+def test_names_of_files_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    run(tmp_path, *DEPO, "metrics_file=m.csv", "plot_file=p.pdf", "train.max_steps=1")
+    assert files(tmp_path) == {"m.csv", "p.pdf", "p.svg", "config.yaml", "run.json", "log.jsonl"}
+    assert (tmp_path / "p.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_the_model_is_saved_on_request(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    made = run(tmp_path, *DEPO, "train.save_model=true", "train.max_steps=2")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    for name, weight in made.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+
+
+def test_another_seed_is_another_curve_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    one, two, three = (tmp_path / name for name in "abc")
+    run(one, *DEPO, "seed=1")
+    run(two, *DEPO, "seed=1")
+    run(three, *DEPO, "seed=2")
+    assert only_csv(one) == only_csv(two) != only_csv(three)
+
+
+# Shards and rows on the fly ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_shards_give_the_curve_of_rows_on_the_fly(form: str, tmp_path: Path, cli: Cli) -> None:
+    shards = build(cli, tmp_path / "data", form=form)
+    run(tmp_path / "fly", *DEPO)
+    run(tmp_path / "shards", "dataset=depo1", f"data.path={shards}")
+    assert only_csv(tmp_path / "fly") == only_csv(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("packing", [(), ("train.packing=concat", "train.seq_len=48")])
+def test_the_next_epoch_begins_at_num_examples(
+    workers: int, packing: tuple[str, ...], tmp_path: Path, cli: Cli
+) -> None:
+    shards = build(cli, tmp_path / "data")
+    often = ("train.num_examples=10", "train.max_steps=7", *packing)
+    run(tmp_path / "fly", *DEPO, *often)
+    run(tmp_path / "shards", f"data.path={shards}", *often, f"train.num_workers={workers}")
+    run(tmp_path / "longer", *DEPO, "train.max_steps=7", *packing)
+    assert only_csv(tmp_path / "fly") == only_csv(tmp_path / "shards")
+    assert only_csv(tmp_path / "fly") != only_csv(tmp_path / "longer")
+
+
+def test_shards_in_an_object_store(tmp_path: Path, cli: Cli, s3_url: str) -> None:
+    pairs = [one.removeprefix("dataset.") for one in DEPO]
+    assert cli("build", "depo", *pairs, "--examples", 30, "--seed", 42, "--out", s3_url).code == 0
+    run(tmp_path / "fly", *DEPO)
+    run(tmp_path / "shards", f"data.path={s3_url}")
+    assert only_csv(tmp_path / "fly") == only_csv(tmp_path / "shards")
+
+
+def test_the_manifest_wins_over_defaults(tmp_path: Path, cli: Cli) -> None:
+    shards = build(cli, tmp_path / "data", seed=7)
+    made = make_run(tmp_path / "run", f"data.path={shards}", "dataset.N=6", "data.seed=7")
+    assert made.subjects[0].task.params.N == 6
+    assert {one.seed for one in made.sets[0]} == {7}
+
+
+# Eval sets ---------------------------------------------------------------------------------------------------------
+
+
+def test_train_and_eval_rows_have_no_stream_in_common(tmp_path: Path) -> None:
+    made = make_run(tmp_path, *DEPO)
+    assert made.subjects[0].dataset.identity.split == "train"
+    assert {one.split for one in made.sets[0]} == {"eval"}
+    assert [one.task.params.fixed_k for one in made.sets[0]] == [1, 2, 4]
+    assert all(one.task.params.qa for one in made.sets[0])
+
+
+def test_fresh_rows_at_each_evaluation(tmp_path: Path) -> None:
+    made = make_run(tmp_path, *DEPO)
+    one = made.sets[0][0]
+    rows = [[tuple(row["input_ids"]) for row in one.at(number).rows()] for number in (0, 1, 2)]
+    assert len({row for some in rows for row in some}) == 15
+    assert rows[1] == [tuple(row["input_ids"]) for row in one.task.batch(42, "eval", 5, 5).rows()]
+
+
+def test_fresh_and_frozen_runs_ask_for_the_rows_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synthshards.train.data.eval_sets import EvalSet
+
+    asked: list[int] = []
+    plain = EvalSet.rows
+    monkeypatch.setattr(EvalSet, "rows", lambda self: asked.append(self.start) or plain(self))  # type: ignore[func-returns-value]
+    run(tmp_path / "fresh", *DEPO, "eval.hops=[2]")
+    assert asked == [0, 5, 10]
+    asked.clear()
+    run(tmp_path / "frozen", *DEPO, "eval.hops=[2]", "eval.resample_each_eval=false")
+    assert asked == [0, 0, 0]
+
+
+@pytest.mark.parametrize("task", ["depo", "lano", "capo"])
+def test_a_frozen_run_is_evaluated_again_from_its_manifests_alone(task: str, tmp_path: Path, cli: Cli) -> None:
+    first = tmp_path / "first"
+    made = run(first, *TASKS[task], "eval.resample_each_eval=false")
+    labels = {"depo": ["hop_1", "hop_2", "hop_4"], "lano": ["lano"], "capo": ["capo_bios", "capo_qa"]}[task]
+    assert sorted(path.name for path in (first / "eval").iterdir()) == [f"{one}.manifest.json" for one in labels]
+    run(tmp_path / "second", *TASKS[task], f"eval.manifests={first / 'eval'}", "eval.num_examples_per_hop=1")
+    assert only_csv(first) == only_csv(tmp_path / "second")
+    assert files(tmp_path / "second") & {"eval"} == set()
+    one = made.sets[0][0]
+    manifest = first / "eval" / f"{one.label}.manifest.json"
+    assert cli("reproduce", manifest, "--out", tmp_path / "rows").code == 0
+    stored = synthshards.open_dataset(str(tmp_path / "rows"))
+    name = "text" if task == "capo" else "input_ids"
+    assert [list(row[name]) for row in (stored[i] for i in range(len(stored)))] == [list(r[name]) for r in one.rows()]
+
+
+def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    from synthshards.train.data.eval_sets import EvalSet, write_manifests
+
+    wide = synthshards.make_task("depo", N=6, K=4, qa=True, fixed_k=2)
+    write_manifests([EvalSet("hop_2", 2, wide, 0, "eval", 3)], tmp_path / "wide")
+    with pytest.raises(UsageError, match=r"hop_2.manifest.json: its rows hold the id 9500, and depo has ids up to 40"):
+        make_run(tmp_path, *DEPO, f"eval.manifests={tmp_path / 'wide'}")
+    mixed = make_run(tmp_path, *DEPO).subjects[0].task
+    write_manifests([EvalSet("all", None, mixed, 0, "eval", 3)], tmp_path / "mixed")
+    with pytest.raises(UsageError, match=r"different hops; legal: rows of one, fixed_k=HOP"):
+        make_run(tmp_path, *DEPO, f"eval.manifests={tmp_path / 'mixed'}")
+
+
+# Wrong settings ----------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "a hop above K": (("eval.hops=[1,5]",), "eval.hops: 5 is above dataset.K=4; legal: 1..4"),
+    "no hop": (("eval.hops=[]",), "eval.hops=[]; legal: at least one hop, or null"),
+    "vocabulary": (("model.vocab_size=40",), "largest token id of depo is 40; legal: 41 or more"),
+    "context": (("model.n_positions=20",), "model.n_positions=20 is too short: the longest row of depo has 37 tokens"),
+    "context of hard rows": (  # none of which is met in training or evaluation
+        ("model.n_positions=36", "eval.qa=false", "eval.hops=[1]", "eval.num_examples_per_hop=1", "train.max_steps=1",
+         "train.batch_size=1", "seed=3"),
+        "model.n_positions=36 is too short: the longest row of depo has 37 tokens",
+    ),
+    "unknown key": (("train.max_step=3",), "train: no key 'max_step'; did you mean 'max_steps'?; legal: num_examples"),
+    "unknown group": (("trian.max_steps=3",), "no setting 'trian'; did you mean 'train'?; legal: seed, output_dir"),
+    "unknown inner key": (("data.pth=x",), "data: no key 'pth'; did you mean 'path'?; legal: path, seed, mixture"),
+    "unknown parameter": (("dataset.NN=3",), "dataset: no key 'NN'"),
+    "unknown option": (("model=tiny_gpt",), "no model 'tiny_gpt'; did you mean 'tiny_gpt2'?; legal: from_pretrained"),
+    "unknown preset": (("preset=depo1-22",), "no preset 'depo1-22'; did you mean 'depo1-225'?"),
+    "no value": (("train.max_steps",), "missing EQUAL"),
+    "wrong type": (("train.max_steps=3.5",), "train: max_steps=3.5 is not legal (expected int, got float)"),
+    "out of range": (("train.batch_size=0",), "train: batch_size=0 is not legal"),
+    "seed": (("seed=-1",), "seed=-1 is not legal"),
+    "large seed": (("seed=18446744073709551616", "data.seed=0"), "seed=18446744073709551616; legal: an integer 0..2"),
+    "precision": (("train.precision=fp8",), "train: precision='fp8' is not legal"),
+    "device": (("train.device=abacus",), "train.device=abacus: "),
+    "windows without length": (("train.packing=concat",), "train: packing=concat needs train.seq_len"),
+    "no data": (("data.path=/nowhere/x",), "/nowhere/x: nothing there; legal: a dataset"),
+    "no manifests": (("eval.manifests=/nowhere/x",), "eval.manifests=/nowhere/x: no *.manifest.json of depo in it"),
+    "metrics_file": (("metrics_file=m.txt",), "metrics_file=m.txt; legal: a name that ends in .csv"),
+    "plot_file": (("plot_file=m.gif",), "plot_file=m.gif; legal: a name that ends in .png or .svg or .pdf"),
+    "a mixture of one": (("data.mixture={depo1:1}",), "legal: weights of at least two of brevo1, brevo2, depo1"),
+    "a mixture of strangers": (("data.mixture={depo1:1,nano:1}",), "'nano' cannot be mixed; did you mean 'mano'?"),
+    "parameters of strangers": (
+        ("data.mixture={depo1:1,mano:1}", "data.mixture_params={mano:{N:2}}"), "data.mixture_params: mano has no 'N'"
+    ),
+    "parameters without mixture": (("data.mixture_params={mano:{L:2}}",), "data.mixture_params: 'mano' is not mixed"),
+    "two sources": (("data.mixture={depo1:1,mano:1}", "data.path=x"), "data.path and data.mixture are two sources"),
+    "dataset in a mixture": (("data.mixture={depo1:1,mano:1}",), "dataset.N says nothing in a mixture"),
+    "groups of layers": (("model=recurrent_olmo3", "model.recurrent.loop_layers=3"), "groups that add up to it"),
+    "a flag": (("--cgf", "job"), "curve: no flag --cgf; legal: KEY=VALUE"),
+    "what to show": (("--cfg", "jobs"), "invalid choice: 'jobs'"),
+    "a key shown": (("--cfg", "job", "dataset.NN=3"), "dataset: no key 'NN'"),
+    "a key in a sweep": (("--multirun", "seed=1,2", "dataset.NN=3"), "dataset: no key 'NN'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_are_refused_in_one_line_and_leave_nothing(case: str, tmp_path: Path, cli: Cli) -> None:
+    overrides, line = WRONG[case]
+    base = {one.partition("=")[0]: one for one in (*GPT2, *BRIEF, *DEPO, *overrides)}
+    if "model=recurrent_olmo3" in overrides:
+        base = {key: one for key, one in base.items() if one not in GPT2 or key == "model"}
+    ended = cli("curve", *base.values(), f"output_dir={tmp_path / 'out'}")
+    assert ended.code == 2, ended
+    assert line in ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert files(tmp_path) == set()
+
+
+def test_rows_that_only_training_meets_need_room_too(tmp_path: Path) -> None:
+    few = (*LANO, "dataset.max_rule_length=3", "eval.num_examples_per_hop=1", "model.n_positions=9", "seed=2")
+    make_run(tmp_path, *few, "train.max_steps=1", "train.batch_size=1")
+    with pytest.raises(UsageError, match=r"model.n_positions=9 is too short: the longest row of lano has 10 tokens"):
+        make_run(tmp_path, *few, "train.max_steps=30")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("dataset.N=5", "dataset.N=5, and {} has 6; legal: that, or leave it out"),
+        ("data.seed=43", "data.seed=43, and {} has 42"),
+        ("dataset=mano", "dataset.task='mano', and {} has 'depo'"),
+        ("dataset.K=-1", "K=-1 is not legal"),
+    ],
+)
+def test_what_differs_from_the_manifest_is_refused(override: str, line: str, tmp_path: Path, cli: Cli) -> None:
+    shards = build(cli, tmp_path / "data")
+    ended = cli("curve", *GPT2, *BRIEF, f"data.path={shards}", override, f"output_dir={tmp_path / 'out'}")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert line.format(shards) in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_on_what_is_evaluated_is_refused(tmp_path: Path, cli: Cli) -> None:
+    pairs = [one.removeprefix("dataset.") for one in DEPO]
+    cli("build", "depo", *pairs, "--examples", 20, "--split", "eval", "--out", tmp_path / "data")
+    ended = cli("curve", *GPT2, *BRIEF, f"data.path={tmp_path / 'data'}", f"output_dir={tmp_path / 'out'}")
+    assert ended.code == 2
+    assert "its rows are of the split eval, on which the run is evaluated" in ended.err
+
+
+# The command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_its_configuration(cli: Cli) -> None:
+    ended = cli("curve", "--cfg", "job", "dataset=mano", "dataset.L=3")
+    assert ended.code == 0
+    assert "L: 3" in ended.out
+    assert "max_steps: 200" in ended.out
+
+
+def test_several_seeds_have_a_folder_each(tmp_path: Path, cli: Cli) -> None:
+    ended = cli("curve", *GPT2, *BRIEF, *DEPO, "--multirun", "seed=1,2", f"output_dir={tmp_path / 'out'}")
+    assert (ended.code, ended.err) == (0, "")
+    run(tmp_path / "one", *DEPO, "seed=1")
+    run(tmp_path / "two", *DEPO, "seed=2")
+    assert only_csv(tmp_path / "out" / "0") == only_csv(tmp_path / "one")
+    assert only_csv(tmp_path / "out" / "1") == only_csv(tmp_path / "two")
+
+
+def test_the_default_model_on_the_default_task(tmp_path: Path, cli: Cli) -> None:
+    ended = cli("curve", "train.max_steps=2", "train.batch_size=2", "eval.num_examples_per_hop=2",
+                f"output_dir={tmp_path}")  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    assert "step 2/2  4 examples  loss" in ended.out
+    assert {row["hop"] for row in table(tmp_path / "depo_hop_metrics.csv")} == {"1", "2", "4", "8"}
+
+
+def test_the_tokenizer_of_a_pretrained_model_replaces_special_ids(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{i}": i for i in range(50)} | {"<s>": 50, "<sep>": 51, "<pad>": 52}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, "w0")), bos_token="<s>", sep_token="<sep>", pad_token="<pad>"
+    )
+    made = make_run(tmp_path / "none", *DEPO)
+    made.built.model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    base = ("model=from_pretrained", f"model.name_or_path={tmp_path / 'model'}", *BRIEF)
+    taken = run(tmp_path / "run", *DEPO, "dataset.separator=true", base=base)
+    p = taken.subjects[0].task.params
+    assert (p.bos_token_id, p.separator_token_id) == (50, 51)
+    assert {(e.task.params.bos_token_id, e.task.params.separator_token_id) for e in taken.sets[0]} == {(50, 51)}
+    batch = next(iter(taken.loader.stream))
+    assert set(batch["input_ids"][batch["attention_mask"] == 0].tolist()) == {52}
+    assert set(batch["input_ids"][:, 0].tolist()) == {50}
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"][0]["identity"]["params"]["bos_token_id"] == 50
+
+
+def test_a_recurrent_model_and_mano_run_too(tmp_path: Path) -> None:
+    base = (*RECURRENT, *BRIEF, "model.recurrent.train_recursion_mode=poisson", "model.recurrent.act.enabled=true")
+    run(tmp_path / "a", *DEPO, base=base)
+    run(tmp_path / "b", *DEPO, base=base)
+    assert only_csv(tmp_path / "a") == only_csv(tmp_path / "b")
+    packed = ("train.packing=paper", "train.seq_len=64", "eval.packed_seq_len=64", "train.isolate=false")
+    run(tmp_path / "c", *MANO, *packed)
+    assert len(table(tmp_path / "c" / "mano_metrics.csv")) == 3
+
+
+def test_questions_among_biographies(tmp_path: Path) -> None:
+    made = run(
+        tmp_path, *CAPO, "dataset.qa_share=0.5", "train.packing=paper", "train.seq_len=128", "train.batch_size=8"
+    )
+    assert made.subjects[0].training_rows() is not made.subjects[0].dataset
+    batch = next(iter(made.loader.stream))
+    assert set(batch["source"].tolist()) == {0, 1}
+    assert {row["step"] for row in table(tmp_path / "capo_metrics.csv")} == {"1", "3", "6"}
+
+
+# A kill ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_a_readable_csv(tmp_path: Path) -> None:
+    """SIGKILL at moments that a fixed sequence spreads over the run, while it evaluates after every step."""
+    for number, delay in enumerate((0.0, 0.31)):
+        folder = tmp_path / str(number)
+        settings = (*GPT2, *BRIEF, *DEPO, "train.max_steps=100000", "train.eval_every_steps=1", "eval.hops=[1]")
+        last = {one.partition("=")[0]: one for one in settings}
+        command = [sys.executable, "-m", "synthshards", "curve", *last.values(), f"output_dir={folder}"]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            end = time.monotonic() + 60
+            while not (folder / "depo_hop_metrics.csv").exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            time.sleep(delay)
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        rows = table(folder / "depo_hop_metrics.csv")
+        assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+        assert all(None not in row.values() and row["token_accuracy"] for row in rows)
+        assert json.loads((folder / "run.json").read_text())["data"]

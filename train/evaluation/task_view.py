@@ -1,0 +1,46 @@
+"""A model of several tasks as a model of one: its ids begin at their place in the shared vocabulary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.train_tasks import Subject
+
+
+class Shifted(nn.Module):
+    """What metrics meet in a run of several tasks: ids of `subject` in, logits of its ids out.
+
+    Args:
+        model: a causal language model over the shared vocabulary.
+        subject: whose ids begin at `subject.offset` there.
+    """
+
+    def __init__(self, model: nn.Module, subject: Subject) -> None:
+        super().__init__()
+        self.model, self._offset = model, subject.offset
+        self._size = subject.largest_id + 1 - subject.offset
+        self.config: Any = getattr(model, "config", None)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The model, whose `forward` says which keywords are known (see `accepted`)."""
+        return self.model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **known: Any,
+    ) -> Any:
+        """The model's output on the shifted ids; `logits` are those of the subject's ids alone."""
+        if attention_mask is not None:
+            known["attention_mask"] = attention_mask
+        if position_ids is not None:
+            known["position_ids"] = position_ids
+        out = self.model(input_ids=torch.as_tensor(input_ids) + self._offset, **known)
+        out.logits = out.logits[..., self._offset : self._offset + self._size]
+        return out

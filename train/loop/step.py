@@ -1,0 +1,168 @@
+"""One step of training: loss, gradients, AdamW, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from synthshards.errors import UsageError
+
+from ..config.options import TrainOptions
+from ..evaluation.logits import accepted
+
+#: Models whose logits are their output embedding of their last hidden state, and nothing else.
+_PLAIN = ("GPT2LMHeadModel", "LlamaForCausalLM", "CanonLlamaForCausalLM")
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` (cuda, then mps, then cpu) or a device's name.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise UsageError(f"train.device={name}: {line}; legal: auto, cpu, cuda, mps") from None
+    return device
+
+
+def learning_rate(step: int, o: TrainOptions) -> float:
+    """The learning rate of step 1..max_steps: a warm-up from 0, then constant, cosine, or linear to a share of it."""
+    if step <= o.warmup_steps:
+        return o.learning_rate * step / o.warmup_steps
+    if o.schedule == "constant":
+        return o.learning_rate
+    done = (step - o.warmup_steps) / max(1, o.max_steps - o.warmup_steps)
+    fall = (1 - math.cos(math.pi * done)) / 2 if o.schedule == "cosine" else done
+    return o.learning_rate * (1 - (1 - o.final_share) * fall)
+
+
+def make_optimizer(model: nn.Module, o: TrainOptions) -> torch.optim.AdamW:
+    """AdamW on all weights; what has one dimension (norms, biases) does not decay."""
+    some = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in some if p.dim() > 1], "weight_decay": o.weight_decay},
+        {"params": [p for p in some if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], o.learning_rate, (o.beta1, o.beta2), o.eps)
+
+
+def check_isolation(model: nn.Module) -> None:
+    """Raise `UsageError` where packed rows would see one another, since the model cannot be told their borders."""
+    if not accepted(model, position_ids=None):
+        raise UsageError(
+            f"train.isolate=true: {type(model).__name__} takes no position_ids, by which packed rows stay apart; "
+            "legal: train.isolate=false, or train.packing=pad"
+        )
+
+
+def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict[str, Tensor]:
+    """What the model is given of a batch, labels aside.
+
+    Padded rows come with their mask. Rows of a window are told apart by their positions (and segments, where the
+    model takes them), or with `isolate` off by nothing.
+    """
+    if "segment_ids" not in batch:
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if not isolate:
+        return {"input_ids": batch["input_ids"]}
+    known = accepted(model, position_ids=batch["position_ids"], segment_ids=batch["segment_ids"])
+    return {"input_ids": batch["input_ids"], **known}
+
+
+def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True) -> Tensor:
+    """The mean cross-entropy over the labelled tokens of a batch, each predicted from the one before it.
+
+    The same as the model's own loss. Where the logits are a plain matrix product they are computed at labelled
+    positions alone, a tenth of them in Depo.
+    """
+    inputs = inputs_of(model, batch, isolate)
+    if type(model).__name__ not in _PLAIN:
+        loss: Tensor = model(**inputs, labels=batch["labels"], **accepted(model, use_cache=False)).loss
+        return loss
+    inner: Any = model
+    states = inner.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+    labels = batch["labels"][:, 1:]
+    wanted = labels != -100
+    logits = inner.get_output_embeddings()(states[wanted])
+    return cross_entropy(logits.float(), labels[wanted])
+
+
+class LossModule(nn.Module):
+    """A model as a module that returns its loss: what DistributedDataParallel and `torch.compile` wrap."""
+
+    def __init__(self, model: nn.Module, isolate: bool) -> None:
+        super().__init__()
+        self.model, self.isolate = model, isolate
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """The mean loss of a batch."""
+        return mean_loss(self.model, batch, self.isolate)
+
+
+def labelled(batch: dict[str, Tensor]) -> int:
+    """Tokens that a batch's loss is a mean of."""
+    return int((batch["labels"][:, 1:] != -100).sum()) if batch["labels"].shape[1] > 1 else 0
+
+
+def train_step(
+    loss_of: nn.Module,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[dict[str, Tensor]],
+    rate: float,
+    o: TrainOptions,
+    device: torch.device,
+) -> float:
+    """One step on the parts of a batch: their gradients add up to that of the mean over all their labelled tokens, and
+    over all ranks'.
+
+    Returns:
+        The mean loss over the tokens of all parts and ranks.
+    """
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    counts = torch.tensor([float(labelled(batch)) for batch in batches])
+    total = counts.sum()
+    if world > 1:
+        dist.all_reduce(total)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    told = torch.zeros(())
+    for number, (batch, count) in enumerate(zip(batches, counts.tolist(), strict=True), 1):
+        last = number == len(batches)
+        sync = nullcontext() if last or world == 1 else loss_of.no_sync()  # type: ignore[operator]
+        half = torch.autocast(device.type, torch.bfloat16) if o.precision == "bf16" else nullcontext()
+        with sync:
+            with half:
+                loss = loss_of({name: value.to(device) for name, value in batch.items()})
+            share = count / float(total) if count else 0.0  # windows may hold no answer, even all of them
+            # DistributedDataParallel takes the mean over ranks; this makes it the sum of their shares.
+            (loss * (share * world) if count else loss.nan_to_num() * 0).backward()
+        told += float(loss.detach()) * share if share else 0.0
+    if world > 1:
+        dist.all_reduce(told)
+    if o.max_grad_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), o.max_grad_norm)
+    optimizer.step()
+    return float(told)
+
+
+def any_batch(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a loader's batch that training looks at."""
+    names = ("input_ids", "labels", "attention_mask", "segment_ids", "position_ids")
+    return {name: batch[name] for name in names if name in batch}

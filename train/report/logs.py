@@ -1,0 +1,125 @@
+"""Where a run tells of itself as it goes: JSON lines, Weights & Biases, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from math import isnan
+from pathlib import Path
+from typing import Any, Protocol
+
+from synthshards.errors import UsageError
+
+from ..config.options import LoggingOptions
+
+
+class Log(Protocol):
+    """One place."""
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of a step, such as ``train/loss``."""
+
+    def picture(self, step: int, path: Path) -> None:
+        """The picture of an evaluation."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonLines:
+    """A line a step in ``log.jsonl``; a run that goes on drops what came after its checkpoint."""
+
+    def __init__(self, folder: Path, from_step: int) -> None:
+        self._path = folder / "log.jsonl"
+        kept = []
+        if from_step and self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= from_step:
+                        kept.append(line)
+                except (ValueError, LookupError):
+                    break  # the last line of a run that was killed
+        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        shown = {name: None if isinstance(value, float) and isnan(value) else value for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **shown}) + "\n")
+        self._file.flush()
+
+    def picture(self, step: int, path: Path) -> None:
+        """It stands in the folder."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """Event files in ``tensorboard``."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, path: Path) -> None:
+        """TensorBoard draws its own."""
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases, in its own mode (``WANDB_MODE=offline`` works)."""
+
+    def __init__(self, folder: Path, options: LoggingOptions, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        o = options.wandb
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=o.project, entity=o.entity, name=o.name, dir=str(folder), config=dict(config), resume="allow",
+            id=None,
+        )  # fmt: skip
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def picture(self, step: int, path: Path) -> None:
+        if path.suffix == ".png":
+            self._run.log({path.stem: self._wandb.Image(str(path))}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def check_installed(options: LoggingOptions) -> None:
+    """Raise `UsageError` where a log needs a package that is not installed."""
+    for asked, key, package, module in (
+        (options.tensorboard, "logging.tensorboard", "tensorboard", "torch.utils.tensorboard"),
+        (options.wandb.enabled, "logging.wandb.enabled", "wandb", "wandb"),
+    ):
+        try:
+            if asked:
+                import_module(module)
+        except ImportError:
+            raise UsageError(
+                f"{key}=true needs {package}; install it with: pip install 'synthshards[logging]'"
+            ) from None
+
+
+def open_logs(folder: Path, options: LoggingOptions, config: Mapping[str, Any], from_step: int) -> list[Log]:
+    """Every log that the options ask for."""
+    logs: list[Log] = []
+    if options.jsonl:
+        logs.append(JsonLines(folder, from_step))
+    if options.tensorboard:
+        logs.append(TensorBoard(folder))
+    if options.wandb.enabled:
+        logs.append(WeightsAndBiases(folder, options, config))
+    return logs

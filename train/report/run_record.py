@@ -1,0 +1,69 @@
+"""What a run says of itself in its folder: ``config.yaml``, as it was resolved, and ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthshards import __version__
+
+from ..data.eval_sets import EvalSet
+from ..data.train_tasks import Subject
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """The resolved configuration as ``config.yaml``."""
+    from omegaconf import OmegaConf
+
+    data = {k: v for k, v in config["data"].items() if k != "mixture_groups"}
+    _write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, "data": data})))
+
+
+def write_record(
+    folder: Path, subjects: Sequence[Subject], sets: Sequence[Sequence[EvalSet]], figures: Mapping[str, Any]
+) -> None:
+    """``run.json``: which rows, which versions, and what has been done by now (`figures`)."""
+    import numba
+    import numpy
+    import transformers
+
+    record = {
+        "data": [
+            {
+                "name": s.name,
+                "fingerprint": s.dataset.fingerprint,
+                "identity": s.dataset.identity.as_dict(),
+                "rows": s.dataset.num_examples,
+                "id_offset": s.offset,
+            }
+            for s in subjects
+        ],
+        "eval": [
+            {
+                "name": one.label,
+                "fingerprint": one.identity.fingerprint,
+                "seed": one.seed,
+                "split": one.split,
+                "rows": one.count,
+            }
+            for some in sets
+            for one in some
+        ],
+        "versions": {
+            "python": platform.python_version(), "synthshards": __version__, "torch": torch.__version__,
+            "transformers": transformers.__version__, "numpy": numpy.__version__, "numba": numba.__version__,
+        },
+        **figures,
+    }  # fmt: skip
+    _write(folder / "run.json", json.dumps(record, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
