@@ -39,6 +39,28 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
 }
 
 
+#: Section of `bench` that a floor above its own measures → (module, extra that it needs).
+BENCH_SECTIONS: dict[str, tuple[str, str]] = {
+    "loaders": ("synthshards.loaders.bench.streams", "torch"),
+    "peers": ("synthshards.loaders.bench.rivals", "torch"),
+    "train": ("synthshards.train.bench", "train"),
+}
+
+
+def load(module: str, extra: str | None, what: str) -> Any:
+    """The module `module`, for `what` that its user asked for.
+
+    Raises:
+        UsageError: it needs a package that comes with `extra` and is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").startswith("synthshards"):
+            raise
+        raise UsageError(f"{what} needs {error.name}; install it with: pip install 'synthshards[{extra}]'") from None
+
+
 class Group(click.Group):
     """A group that imports a command's module only when the command is used."""
 
@@ -50,14 +72,7 @@ class Group(click.Group):
             return None
         module, attribute, _, extra = COMMANDS[name]
         _load_numpy()
-        try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            if extra is None or (error.name or "").startswith("synthshards"):
-                raise
-            raise UsageError(
-                f"{name} needs {error.name}; install it with: pip install 'synthshards[{extra}]'"
-            ) from None
+        command: click.Command = getattr(load(module, extra, name), attribute)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

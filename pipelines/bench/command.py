@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from synthshards.catalog import TASKS, resolve
+from synthshards.cli import BENCH_SECTIONS, load
 from synthshards.errors import UsageError, nearest
 from synthshards.formats import FORMATS, check_compression, get_format
 
@@ -27,13 +27,6 @@ _TEXT = "capo-50k"
 SECTIONS = ("start-up", "builds", "resume", "generation", "formats", "loaders")
 #: Measured only when named: the one installs other people's libraries, the other trains for half a minute.
 ASKED_FOR = ("peers", "train")
-#: Those that live on the floor above: section → (module, extra that it needs).
-_ABOVE = {
-    "loaders": ("synthshards.loaders.bench.streams", "torch"),
-    "peers": ("synthshards.loaders.bench.rivals", "torch"),
-    "train": ("synthshards.train.bench", "train"),
-}
-
 #: Names of a format and a compression.
 Case = tuple[str, str]
 
@@ -84,7 +77,7 @@ class Run:
         plain: dict[str, list[float]] = {preset: [] for preset in chosen.presets}
 
         def time_plain() -> None:
-            if set(chosen.sections) <= _ABOVE.keys():  # they have other measures
+            if set(chosen.sections) <= BENCH_SECTIONS.keys():  # they have other measures
                 return
             for subject in subjects:
                 self.say(f"plain Python, {subject.preset}")
@@ -137,15 +130,13 @@ class Run:
     def _above(self, presets: Sequence[str]) -> None:
         """Loaders, peers and training, of token rows; left out with one line where PyTorch is missing."""
         chosen = self.settings
-        for section, (name, extra) in _ABOVE.items():
+        for section, (name, extra) in BENCH_SECTIONS.items():
             if section not in chosen.sections:
                 continue
             try:
-                above = importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                if (error.name or "").startswith("synthshards"):
-                    raise
-                _say(f"{section} left out: needs {error.name}; install it with: pip install 'synthshards[{extra}]'")
+                above = load(name, extra, f"{section} left out:")
+            except UsageError as error:
+                _say(str(error))
                 continue
             found = self.document[section] = []
             for preset in presets:

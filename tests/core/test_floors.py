@@ -1,9 +1,12 @@
-"""The floor plan: imports run only downward, relative inside a floor, absolute across; the core knows no torch."""
+"""The floor plan: imports run only downward, relative inside a floor, absolute across, and never in a circle; the core
+knows no torch; no floor's root is crowded."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,7 @@ OPTIONAL = {
     "loaders/bench/peers/webdataset_rows.py": {"webdataset"},
     "loaders/bench/peers/streaming_rows.py": {"streaming"},
 }
+SOURCES = {str(p.relative_to(ROOT)): p.read_text() for f in FLOORS for p in sorted((ROOT / f).rglob("*.py"))}
 STANDARD = __import__("sys").stdlib_module_names
 
 
@@ -77,9 +81,9 @@ def faults(path: str, source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for f in FLOORS for p in (ROOT / f).rglob("*.py")))
+@pytest.mark.parametrize("path", SOURCES)
 def test_imports_run_downward(path: str) -> None:
-    assert faults(path, (ROOT / path).read_text()) == []
+    assert faults(path, SOURCES[path]) == []
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,94 @@ def test_imports_run_downward(path: str) -> None:
 )
 def test_the_rule_bites(path: str, source: str) -> None:
     assert len(faults(path, source)) == 1
+
+
+#: What may name modules of floors above by strings: the table of commands, and the public names.
+NAMES_BY_STRING = ("synthshards/cli.py", "synthshards/__init__.py")
+
+
+def module_of(path: str) -> str:
+    """The dotted name of a file, as it is imported."""
+    parts = path.removesuffix(".py").removesuffix("/__init__").split("/")
+    return ".".join(parts if parts[0] == "synthshards" else ["synthshards", *parts])
+
+
+def uses(path: str, source: str, modules: Mapping[str, str]) -> Iterator[str]:
+    """The modules of the floors that a file imports: anywhere in it, also for type checkers alone and by a string."""
+    package = module_of(path) if path.endswith("__init__.py") else module_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            for alias in node.names:
+                named = f"{module}.{alias.name}"
+                yield named if named in modules else module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and path not in NAMES_BY_STRING:
+            dots = len(node.value) - len(node.value.lstrip("."))
+            yield node.value[dots:] if not dots else f"{package.rsplit('.', dots - 1)[0]}.{node.value[dots:]}"
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """The modules of one circle of imports, [] where there is none."""
+    modules = {module_of(path): path for path in sources}
+    graph = {
+        module: {used for used in uses(path, sources[path], modules) if used in modules and used != module}
+        for module, path in modules.items()
+    }
+    graph["synthshards"] = set()  # its public names are loaded when they are used
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    assert circle(SOURCES) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "from . import build\n",
+        "from .build import build\n",
+        "def f():\n    from .build import build\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .build import build\n",
+        "import synthshards.pipelines.build\n",
+        "from importlib import import_module\nbuild = import_module('synthshards.pipelines.build')\n",
+        "from importlib import import_module\nbuild = import_module('.build', __package__)\n",
+    ],
+)
+def test_a_planted_circle_is_found(planted: str) -> None:
+    found = circle({**SOURCES, "pipelines/plan.py": SOURCES["pipelines/plan.py"] + planted})
+    assert {"synthshards.pipelines.plan", "synthshards.pipelines.build"} <= set(found)
+
+
+def up_calls(path: str, source: str) -> list[str]:
+    """Strings of a file that name a floor above its own, as a module is named."""
+    rank = FLOORS[path.split("/")[0]][0]
+    above = "|".join(floor for floor, (r, _) in FLOORS.items() if r > rank)
+    if not above or path in NAMES_BY_STRING:
+        return []
+    strings = (n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return [text for text in strings if re.fullmatch(rf"(synthshards)?\.+({above})(\.\w+)*", text)]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_no_string_names_a_floor_above(path: str) -> None:
+    assert up_calls(path, SOURCES[path]) == []
+
+
+@pytest.mark.parametrize("text", ["synthshards.loaders.stream", "synthshards.train", ".loaders", "..pipelines.plan"])
+def test_a_planted_up_call_is_found(text: str) -> None:
+    assert up_calls("synthshards/tasks/task.py", f"def f():\n    return import_module({text!r})\n") == [text]
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_at_most_twelve_files_stand_at_the_root_of_a_floor(floor: str) -> None:
+    assert len(list((ROOT / floor).glob("*.py"))) <= 12
 
 
 def test_every_public_name_stands_in_its_module() -> None:
