@@ -1,7 +1,8 @@
-"""Task parameters: frozen, typed, strict. A field carries its legal range and one line of meaning.
+"""Settings and task parameters: frozen, typed, strict. A field carries its legal range and one line of meaning.
 
-A task declares a `msgspec.Struct` whose fields are ``Annotated[int, Meta(ge=…, le=…, description=…)]``; this module
-turns mappings (or ``KEY=VALUE`` strings) into it and describes it for ``synthshards tasks NAME``.
+A task declares a `TaskParams` whose fields are ``Annotated[int, Meta(ge=…, le=…, description=…)]``; this module turns
+mappings (or ``KEY=VALUE`` strings) into it and describes it for ``synthshards tasks NAME``. `Settings` is the same for
+what enters no identity, such as the options of a model.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import msgspec
 from .errors import UsageError, nearest
 
 
-class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every task's parameters. `check` refuses combinations that no single field's range excludes."""
-
-    #: Names of the parameters added after the task's first release.
-    later: ClassVar[frozenset[str]] = frozenset()
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Named values with legal ranges. `check` refuses combinations that no single field's range excludes."""
 
     def check(self) -> None:
         """Raise `UsageError` for an impossible combination."""
+
+
+class TaskParams(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every task's parameters: settings that enter the identity of rows."""
+
+    #: Names of the parameters added after the task's first release.
+    later: ClassVar[frozenset[str]] = frozenset()
 
     def refuse_idle(self, task: str, names: Iterable[str], what: str) -> None:
         """Raise `UsageError` where one of `names`, which say nothing under `what`, has another value than its default.
@@ -54,14 +59,14 @@ class TaskParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         }
 
 
-P = TypeVar("P", bound=TaskParams)
+S = TypeVar("S", bound=Settings)
 
 
-def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = False, check: bool = True) -> P:
-    """Build and check the parameters `cls` from `values`.
+def parse(cls: type[S], values: Mapping[str, Any], where: str, *, text: bool = False, check: bool = True) -> S:
+    """Build and check the settings `cls` from `values`.
 
     Args:
-        cls: the task's parameter class.
+        cls: the class of settings.
         values: name → value; with ``text=True`` strings as typed on a command line are converted.
         where: what the message names, e.g. ``"depo"``.
         check: also refuse impossible combinations.
@@ -84,10 +89,10 @@ def parse(cls: type[P], values: Mapping[str, Any], where: str, *, text: bool = F
             raise UsageError(
                 f"{where}: {name}={value!r} is not legal ({_reason(error)}); legal: {legal(hint)}"
             ) from None
-    params = cls(**converted)
+    settings = cls(**converted)
     if check:
-        params.check()
-    return params
+        settings.check()
+    return settings
 
 
 def assignments(pairs: tuple[str, ...] | list[str], where: str) -> dict[str, str]:
@@ -107,8 +112,8 @@ def assignments(pairs: tuple[str, ...] | list[str], where: str) -> dict[str, str
     return out
 
 
-def describe(cls: type[TaskParams]) -> list[dict[str, Any]]:
-    """One entry a parameter: name, type, legal range (None where any value of the type is), default, meaning."""
+def describe(cls: type[Settings]) -> list[dict[str, Any]]:
+    """One entry a field: name, type, legal range (None where any value of the type is), default, meaning."""
     hints = get_type_hints(cls, include_extras=True)
     return [
         {

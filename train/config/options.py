@@ -10,28 +10,28 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from synthshards.errors import UsageError, nearest
-from synthshards.params import TaskParams
+from synthshards.params import Settings
 
 Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Positive = Annotated[float, Meta(ge=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
 
 
-class TrainOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to train."""
 
     num_examples: int = 20_000
     batch_size: Count = 8
-    learning_rate: Positive = 5e-4
-    weight_decay: Positive = 0.0
+    learning_rate: NonNegative = 5e-4
+    weight_decay: NonNegative = 0.0
     beta1: Share = 0.9
     beta2: Share = 0.999
-    eps: Positive = 1e-8
+    eps: NonNegative = 1e-8
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup_steps: Natural = 0
     final_share: Share = 0.0
-    max_grad_norm: Positive = 0.0
+    max_grad_norm: NonNegative = 0.0
     max_steps: Count = 200
     eval_every_steps: Count = 20
     gradient_accumulation_steps: Count = 1
@@ -53,7 +53,7 @@ class TrainOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=
             raise UsageError(f"train: packing={self.packing} needs train.seq_len, the tokens of a window")
 
 
-class EvalOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EvalOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to evaluate, and on what."""
 
     hops: list[Count] | None = None
@@ -66,7 +66,7 @@ class EvalOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=T
     packed_seq_len: Count | None = None
 
 
-class WandbOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WandbOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights & Biases."""
 
     enabled: bool = False
@@ -75,7 +75,7 @@ class WandbOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str | None = None
 
 
-class LoggingOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LoggingOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a run is written to beside its CSV and picture."""
 
     wandb: WandbOptions = WandbOptions()
@@ -83,7 +83,7 @@ class LoggingOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_field
     jsonl: bool = True
 
 
-class DataOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DataOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where rows come from."""
 
     path: str | None = None

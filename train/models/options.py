@@ -10,18 +10,18 @@ from msgspec import Meta, structs
 from transformers.activations import ACT2FN
 
 from synthshards.errors import UsageError, nearest
-from synthshards.params import TaskParams, parse
+from synthshards.params import Settings, parse
 
 Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class ModelOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every model has. `None` of `attn_implementation` leaves the choice to transformers (sdpa)."""
 
     #: Options that are groups of options of their own.
-    groups: ClassVar[dict[str, type[TaskParams]]] = {}
+    groups: ClassVar[dict[str, type[Settings]]] = {}
     #: The options that hold vocabulary size and context length, for messages.
     sizes: ClassVar[tuple[str, str]]
 
@@ -97,7 +97,7 @@ class LlamaOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_field
             raise UsageError(f"llama: head_dim={self.head_dim} is odd; legal: even numbers, halves are rotated")
 
 
-class HfOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HfOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Fields of Olmo3's own configuration."""
 
     vocab_size: Count = 10064
@@ -139,14 +139,14 @@ class HfOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UsageError("model.hf: use_cache=True is not legal; legal: false, the loop runs anew in each pass")
 
 
-class ActOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ActOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Adaptive computation; see `synthshards.train.models.recurrent_olmo3.act`."""
 
     enabled: bool = False
     kl_weight: Annotated[float, Meta(ge=0)] = 0.01
 
 
-class RecurrentOptions(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecurrentOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The recurrence; `RecurrentOlmo3Config` says what each option means."""
 
     encoder_layers: Natural = 1
@@ -224,13 +224,13 @@ def parse_options(name: str, options: Mapping[str, Any] | None = None) -> ModelO
 def as_mapping(options: ModelOptions) -> dict[str, Any]:
     """Every option as plain values, groups as dicts: what the YAML files hold."""
     return {
-        name: as_mapping(value) if isinstance(value, TaskParams) else value  # type: ignore[arg-type]
+        name: as_mapping(value) if isinstance(value, Settings) else value  # type: ignore[arg-type]
         for name, value in structs.asdict(options).items()
     }
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if isinstance(value, TaskParams):
+    if isinstance(value, Settings):
         return structs.asdict(value)
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}={value!r} is not legal; legal: a group of options")
