@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from pictures import pictures
 
-from synthshards.catalog import TASKS, make_task, resolve
-from synthshards.inspect import task_from_text
+from synthshards.catalog import TASKS, make_task, resolve, task_from_text
 from synthshards.params import describe
 from synthshards.tasks.task import Buffers
 

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset as TorchDataset
 from synthshards.dataset.stored import StoredDataset
 from synthshards.digest import canonical_json
 from synthshards.errors import UsageError
-from synthshards.identity import Identity
 from synthshards.kernels.buffers import Pool
 from synthshards.tasks.task import Row, Task
 
@@ -61,7 +60,7 @@ class Dataset(TorchDataset[Row]):
             )
         else:
             assert task is not None, "rows come from somewhere"
-            self.identity, self.columns, limit = Identity.of(task, seed, split), task.columns, task.num_examples
+            self.identity, self.columns, limit = task.identity(seed, split), task.columns, task.num_examples
         if num_examples is not None:
             num_examples = integer("num_examples", num_examples, 0)
             if limit is not None and num_examples > limit:

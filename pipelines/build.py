@@ -14,7 +14,8 @@ from typing import Any
 
 from synthshards.dataset.manifest import NAME, Manifest, ShardEntry
 from synthshards.errors import DataError, StorageError, UsageError
-from synthshards.storage.folder import SCRATCH, Folder, open_folder
+from synthshards.storage.folder import SCRATCH, Folder
+from synthshards.storage.open import open_folder
 
 from .execution.progress import Progress, waiting
 from .execution.threads import check_stop, run_local

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from synthshards.catalog import task_from_text
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS
-from synthshards.inspect import task_from_text
 
 from .execution.signals import interruptible
 

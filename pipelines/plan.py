@@ -98,7 +98,7 @@ def make_plan(
     Raises:
         UsageError: anything missing, illegal or contradictory.
     """
-    identity = Identity.of(task, seed, split)
+    identity = task.identity(seed, split)
     compression = check_compression(format, compression)
     limit = task.num_examples
     if shards is None and examples is None:

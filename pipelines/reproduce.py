@@ -7,7 +7,8 @@ from contextlib import suppress
 from synthshards.dataset.manifest_parser import load
 from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.errors import DataError, UsageError
-from synthshards.storage.folder import Folder, open_folder
+from synthshards.storage.folder import Folder
+from synthshards.storage.open import open_folder
 
 from .build import Report, build, clear
 from .plan import Plan, plan_of

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import UsageError, nearest
+from .params import assignments, parse
 from .tasks.brevo.task import BrevoTask
 from .tasks.capo.task import CapoTask
 from .tasks.depo import DepoTask
@@ -57,6 +58,21 @@ def make_task(name: str, params: Mapping[str, Any] | None = None, /, **overrides
     """
     cls, values = resolve(name)
     return cls({**values, **(params or {}), **overrides})
+
+
+def task_from_text(name: str, pairs: Sequence[str]) -> Task:
+    """A task or preset name and ``KEY=VALUE`` strings, as typed on a command line.
+
+    Raises:
+        UsageError: unknown name, unknown parameter, illegal value or combination.
+    """
+    cls, values = resolve(name)
+    texts = assignments(list(pairs), name)
+    if not texts:
+        return make_task(name)
+    # Presets hold typed values, the command line strings: only the latter are converted.
+    typed = parse(cls.Params, texts, name, text=True, check=False)
+    return cls({**values, **{key: getattr(typed, key) for key in texts}})
 
 
 def task_from_identity(task: str, params: Mapping[str, Any]) -> Task:

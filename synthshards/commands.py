@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from . import inspect as inspection
-from .catalog import TASKS, preset_names, resolve
+from .catalog import TASKS, preset_names, resolve, task_from_text
 from .dataset.stored import open_stored
 from .errors import UsageError
 from .params import describe
@@ -42,7 +42,7 @@ def tasks(
     if tokenizer is not None:
         if name is None:
             raise UsageError("--tokenizer: whose? legal: a task or preset name before it")
-        task = inspection.task_from_text(name, overrides)
+        task = task_from_text(name, overrides)
         write_tokenizer(task, Path(tokenizer), dense=dense)
         return click.echo(f"wrote {tokenizer}")
     if dense or overrides:

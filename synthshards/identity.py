@@ -7,13 +7,10 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .digest import canonical_json
 from .errors import UsageError
-
-if TYPE_CHECKING:
-    from .tasks.task import Task
 
 MAX_SHARDS = 100_000
 MAX_SEED = 2**64 - 1
@@ -29,6 +26,9 @@ class Identity:
         params: every parameter, canonical (integers, booleans, strings, None and lists of them).
         seed: 0..2^64−1.
         split: a name of ``[a-z0-9_]+``; another split is another stream.
+
+    Raises:
+        UsageError: seed or split is not legal.
     """
 
     task: str
@@ -37,22 +37,16 @@ class Identity:
     seed: int
     split: str
 
-    @staticmethod
-    def of(task: Task, seed: int, split: str) -> Identity:
-        """The identity of a task's rows.
-
-        Raises:
-            UsageError: seed or split is not legal.
-        """
+    def __post_init__(self) -> None:
         try:
-            number = -1 if isinstance(seed, bool) else index(seed)  # NumPy's integers are integers
+            seed = -1 if isinstance(self.seed, bool) else index(self.seed)  # NumPy's integers are integers
         except TypeError:
-            number = -1
-        if not 0 <= number <= MAX_SEED:
-            raise UsageError(f"seed={seed!r} is not legal; legal: an integer 0..2^64-1")
-        if not isinstance(split, str) or not _SPLIT.fullmatch(split):
-            raise UsageError(f"split={split!r} is not legal; legal: lower-case letters, digits and _")
-        return Identity(task.name, task.version, task.params.canonical(), number, split)
+            seed = -1
+        if not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"seed={self.seed!r} is not legal; legal: an integer 0..2^64-1")
+        if not isinstance(self.split, str) or not _SPLIT.fullmatch(self.split):
+            raise UsageError(f"split={self.split!r} is not legal; legal: lower-case letters, digits and _")
+        object.__setattr__(self, "seed", seed)
 
     def as_dict(self) -> dict[str, Any]:
         """The ``dataset`` object of a manifest."""

@@ -13,10 +13,9 @@ from typing import Any
 
 import click
 
-from .catalog import TASKS, is_task_name, make_task, preset_names, resolve
+from .catalog import TASKS, is_task_name, preset_names, task_from_text
 from .dataset.stored import StoredDataset, open_stored
 from .errors import UsageError, VersionError, nearest
-from .params import assignments, parse
 from .tasks.task import Row, Task, Verdict
 
 #: Entries of a list that are shown among a row's facts.
@@ -49,21 +48,6 @@ class Tokenizer:
     name: str
     names: Callable[[Sequence[int]], list[str]]
     encode: Callable[[str], list[int]]
-
-
-def task_from_text(name: str, pairs: Sequence[str]) -> Task:
-    """A task or preset name and ``KEY=VALUE`` strings, as typed on a command line.
-
-    Raises:
-        UsageError: unknown name, unknown parameter, illegal value or combination.
-    """
-    cls, values = resolve(name)
-    texts = assignments(list(pairs), name)
-    if not texts:
-        return make_task(name)
-    # Presets hold typed values, the command line strings: only the latter are converted.
-    typed = parse(cls.Params, texts, name, text=True, check=False)
-    return cls({**values, **{key: getattr(typed, key) for key in texts}})
 
 
 def rows_of(

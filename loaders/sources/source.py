@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from synthshards.dataset.stored import StoredDataset
-from synthshards.identity import Identity
 from synthshards.kernels.buffers import Pool
 from synthshards.kernels.jit import kernel
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch, concat
@@ -98,7 +97,7 @@ class Generated:
 
     def __init__(self, task: Task, seed: int, split: str, pool: Pool, convert: Convert | None = None) -> None:
         self.task, self.key, self.convert = task, task.key(seed, split), convert
-        self.identity, self._buffers = Identity.of(task, seed, split), Pooled(pool)
+        self.identity, self._buffers = task.identity(seed, split), Pooled(pool)
 
     def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
         parts = max(1, min(_PARTS, len(indices) // _SPLIT)) if pool is not None else 1

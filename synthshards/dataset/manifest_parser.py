@@ -218,7 +218,7 @@ def _check_dataset(doc: _Document) -> tuple[Identity, dict[str, str]]:
     except UsageError as error:
         text = str(error)
         raise ManifestError(f"$.dataset.params: {text if len(text) <= 400 else f'{text[:400]}…'}") from None
-    identity = Identity.of(task, data.seed, data.split)
+    identity = task.identity(data.seed, data.split)
     if identity.params != data.params:
         missing = sorted(set(identity.params) - set(data.params))
         surplus = sorted(set(data.params) - set(identity.params))

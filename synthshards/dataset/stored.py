@@ -14,7 +14,8 @@ from ..digest import sha256_of
 from ..errors import DataError, UsageError
 from ..formats import get_format
 from ..ragged import BLOCK_ROWS, RaggedBatch
-from ..storage.folder import Folder, open_folder, split_url
+from ..storage.folder import Folder
+from ..storage.open import open_folder, split_url
 from .manifest import NAME, Manifest, ShardEntry
 from .manifest_parser import load
 

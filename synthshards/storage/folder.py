@@ -1,11 +1,8 @@
 """One folder of a dataset, on a local disk or in an object store, behind eight verbs.
 
-Local folders (storage_local) are read by memory map and written by temporary file, fsync and rename. All others
-(storage_remote) go through pyarrow.fs, and through fsspec for the schemes that pyarrow lacks. An object store cannot
-rename: there the data are complete before their upload starts, and an upload that fails leaves no object.
-
-URLs are taken as they are written, without percent-decoding, as the AWS command line does: "s3://bucket/a b%20c" is
-the key "a b%20c". Only file:// URLs are decoded. A query of options comes last: "s3://bucket/p?region=eu-west-1".
+Local folders (`local`) are read by memory map and written by temporary file, fsync and rename. All others (`remote`)
+go through pyarrow.fs, and through fsspec for the schemes that pyarrow lacks. An object store cannot rename: there the
+data are complete before their upload starts, and an upload that fails leaves no object. `open` tells which is meant.
 """
 
 from __future__ import annotations
@@ -19,27 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
-from ..errors import StorageError, SynthshardsError, UsageError
+from ..errors import StorageError, SynthshardsError
 
 SCRATCH = ".building"  # sub-folder that holds everything unfinished (records, plan, lock, temporary files)
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_QUERY = re.compile(r"\?[A-Za-z_]+=")  # any other "?" is part of a name
-
 
 class Folder(ABC):
-    """A folder of files, made by `open_folder`. Names are relative: "manifest.json", ".building/plan.json".
+    """A folder of files, made by `open.open_folder`. Names are relative: "manifest.json", ".building/plan.json".
 
     Every method raises `StorageError`, one line of what, where and why, when the disk or the store refuses.
     A Folder may be pickled, shared between threads and carried over a fork.
-
-    >>> folder = open_folder("data/depo/train")
-    >>> folder.where("manifest.json")
-    'data/depo/train/manifest.json'
     """
 
     url: str  # as the user wrote it, without trailing slash: for messages and --json
@@ -91,11 +80,12 @@ class Folder(ABC):
         """Create a local folder; of a remote one check that its bucket exists and lets us in. No bucket is created."""
 
     @abstractmethod
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What makes it again in another process, without its connections."""
+
+    @abstractmethod
     def _scan(self, sub: str) -> tuple[dict[str, int], builtins.list[str]]:
         """The files with their sizes and the names of the folders directly in `sub` ("" for this folder)."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open_folder, (self.url,)
 
     def __repr__(self) -> str:
         return f"open_folder({self.url!r})"
@@ -118,62 +108,6 @@ class Folder(ABC):
 
     def _absent(self, name: str) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.where(name))
-
-
-def open_folder(location: str | os.PathLike[str]) -> Folder:
-    """The folder at a local path, a file:// URL or a URL of an object store. Nothing is read, written or connected.
-
-    A PathLike is always a local path. Raises `UsageError` for what names no folder, an unknown scheme and a scheme
-    that needs a package which is not installed.
-    """
-    from .local import LocalFolder  # it imports Folder from here
-
-    text = os.fspath(location)
-    scheme = _scheme_of(text)
-    if not text or "\0" in text:
-        raise UsageError(f"{text!r} names no folder; give a path or a URL such as s3://bucket/prefix")
-    if scheme is None:
-        try:
-            return LocalFolder(text.rstrip("/") or "/", Path(text).expanduser())
-        except RuntimeError as error:  # "~nobody"
-            raise UsageError(f"cannot expand {text!r}: {reason(error)}") from error
-    if scheme == "file":
-        host, slash, rest = text[len("file://") :].partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise UsageError(f"{text!r} names no local folder; write file:///absolute/path")
-        return LocalFolder(text.rstrip("/"), Path(unquote("/" + rest)))
-    from .remote import open_remote  # here, so that local work never loads it
-
-    return open_remote(scheme, *_split_query(text))
-
-
-def split_url(location: str | os.PathLike[str]) -> tuple[Folder, str]:
-    """The folder and the name of a file.
-
-    >>> split_url("s3://bucket/depo/manifest.json?region=eu-west-1")
-    (open_folder('s3://bucket/depo?region=eu-west-1'), 'manifest.json')
-
-    Raises `UsageError` where there is no name, and as `open_folder` does.
-    """
-    text = os.fspath(location)
-    scheme = _scheme_of(text)
-    base, query = (text, "") if scheme in (None, "file") else _split_query(text)
-    start = len(scheme) + len("://") if scheme else 0
-    head, slash, name = base[start:].rpartition("/")
-    if name in ("", ".", "..") or (scheme and not slash):
-        raise UsageError(f"{text!r} names no file")
-    folder = open_folder(base[:start] + (head or slash or ".") + query)
-    return folder, unquote(name) if scheme == "file" else name
-
-
-def _scheme_of(text: str) -> str | None:
-    match = _SCHEME.match(text)
-    return match[1].lower() if match else None
-
-
-def _split_query(url: str) -> tuple[str, str]:
-    match = _QUERY.search(url)
-    return (url[: match.start()], url[match.start() :]) if match else (url, "")
 
 
 def reason(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +23,9 @@ class LocalFolder(Folder):
 
     def __init__(self, url: str, path: Path) -> None:
         self.url, self.path = url, path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalFolder, (self.url, self.path)
 
     def where(self, name: str) -> str:
         return str(self.path / name)

@@ -12,8 +12,7 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, FSSpecHandler, PyFileSystem
 
 from ..errors import UsageError, nearest
-from . import fork_guard as forks
-from . import s3 as s3
+from . import fork_guard, s3
 from .folder import SCRATCH, Folder, reason
 
 _PYARROW = ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
@@ -35,6 +34,9 @@ class RemoteFolder(Folder):
         self._s3_options = s3_options  # None: another store
         self._connections: dict[int, Any] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_remote, (self._base, self.url[len(self._base) :])
+
     @property
     def _fs(self) -> Any:
         # One a process: after a fork both sides would share sockets and get each other's bytes. The parent's stays
@@ -51,7 +53,7 @@ class RemoteFolder(Folder):
 
     @contextmanager
     def _explained(self, action: str, name: str = "") -> Iterator[None]:
-        with super()._explained(action, name), forks.request():
+        with super()._explained(action, name), fork_guard.request():
             yield
 
     def where(self, name: str) -> str:
@@ -120,9 +122,9 @@ class RemoteFolder(Folder):
         return infos
 
 
-def open_remote(scheme: str, base: str, query: str) -> RemoteFolder:
-    """The folder at the URL `base` + `query`; `UsageError` as for `open_folder`."""
-    base = base.rstrip("/")
+def open_remote(base: str, query: str) -> RemoteFolder:
+    """The folder at the URL `base` + `query`; `UsageError` as for `open.open_folder`."""
+    base, scheme = base.rstrip("/"), base.partition("://")[0].lower()
     if scheme != "s3" and scheme not in _PYARROW:
         return RemoteFolder(base, query, *_fsspec(scheme, base + query))
     bucket, _, prefix = base[len(scheme) + len("://") :].partition("/")

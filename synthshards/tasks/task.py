@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from .. import identity as spec
 from ..errors import UsageError
+from ..identity import Identity
 from ..kernels.rng import key_from_rng, key_of
 from ..params import TaskParams, parse
 from ..ragged import RaggedBatch
@@ -135,11 +135,19 @@ class Task:
 
     # What follows from it ------------------------------------------------------------------------------------------
 
+    def identity(self, seed: int, split: str) -> Identity:
+        """What the rows of `seed` and `split` are a pure function of.
+
+        Raises:
+            UsageError: seed or split is not legal.
+        """
+        return Identity(self.name, self.version, self.params.canonical(), seed, split)
+
     def key(self, seed: int, split: str) -> np.ndarray:
         """What `generate` takes for the rows of `seed` and `split`: the stream key (uint64 [2]), then `world`."""
-        key = self._keys.get((seed, split)) if type(seed) is int else None  # 1.0 and True equal 1: let `of` refuse them
+        key = self._keys.get((seed, split)) if type(seed) is int else None  # 1.0 and True equal 1: refused below
         if key is None:
-            stream = key_of(spec.Identity.of(self, seed, split).digest)
+            stream = key_of(self.identity(seed, split).digest)
             key = self._keys[seed, split] = np.concatenate([stream, self.world(seed)])
         return key
 

@@ -409,7 +409,7 @@ def test_the_largest_manifest_is_read() -> None:
         )
         for i in range(100_000)
     ]
-    manifest = Manifest(Identity.of(task, 0, "train"), Layout("parquet", 10**7, 100_000, "zstd"), task.columns, entries)
+    manifest = Manifest(task.identity(0, "train"), Layout("parquet", 10**7, 100_000, "zstd"), task.columns, entries)
     data = manifest.to_json()
     assert len(data) < MAX_BYTES / 5
     assert parse(data, "here.json") == manifest

@@ -9,7 +9,6 @@ import pytest
 from msgspec import Meta
 
 from synthshards import DepoTask, UsageError, make_task
-from synthshards.identity import Identity
 from synthshards.params import TaskParams, assignments, describe, legal, parse
 from synthshards.tasks.depo import MAX_ID, DepoParams
 from synthshards.tasks.lano.task import LanoParams
@@ -264,12 +263,12 @@ def test_a_seed_that_is_none(seed: Any) -> None:
     said = f"seed={seed!r} is not legal; legal: an integer 0..2^64-1"
     task = DepoTask()
     task.key(1, "train")  # remembered: 1.0 and True equal 1
-    for call in (lambda: Identity.of(task, seed, "train"), lambda: task.key(seed, "train")):
+    for call in (lambda: task.identity(seed, "train"), lambda: task.key(seed, "train")):
         assert refusal(call) == said
 
 
 @pytest.mark.parametrize("split", ["", "Train", "a-b", "a b", "train\n", "é", None, 3])
 def test_a_split_that_is_none(split: Any) -> None:
     said = f"split={split!r} is not legal; legal: lower-case letters, digits and _"
-    assert refusal(Identity.of, DepoTask(), 0, split) == said
+    assert refusal(DepoTask().identity, 0, split) == said
     assert refusal(DepoTask().example, 0, split, 0) == said

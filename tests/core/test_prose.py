@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 from synthshards.catalog import make_task
 from synthshards.digest import ContentDigest, canonical_json
-from synthshards.identity import Identity
 from synthshards.kernels.rng import key_from_rng
 from synthshards.ragged import KINDS, Column, RaggedBatch, is_ragged, offsets_of
 
@@ -102,7 +101,7 @@ def test_canonical_json_of_hard_strings() -> None:
 @pytest.mark.parametrize("case", ["depo/depo1-225", "depo/fixed-k"])
 def test_fingerprint_and_key(case: str) -> None:
     task = CASES[case]
-    identity = Identity.of(task, 2**64 - 1, "eval_2")
+    identity = task.identity(2**64 - 1, "eval_2")
     digest = reference.identity_digest("depo", task.version, task.params.canonical(), 2**64 - 1, "eval_2")
     assert identity.fingerprint == "sha256:" + digest.hex()
     assert tuple(task.key(2**64 - 1, "eval_2").tolist()) == reference.key_of(digest)

@@ -23,8 +23,8 @@ from synthshards.identity import Identity
 from synthshards.loaders.shards import cache as module
 from synthshards.loaders.shards.cache import DEFAULT_BYTES, Cache
 
-IDENTITY = Identity.of(make_task("depo"), 0, "train")
-OTHER = Identity.of(make_task("depo"), 1, "a_" * 100)
+IDENTITY = make_task("depo").identity(0, "train")
+OTHER = make_task("depo").identity(1, "a_" * 100)
 SIZE = 1000
 
 

@@ -23,8 +23,9 @@ from synthshards.formats import FORMATS, get_format
 from synthshards.pipelines.build import build, seal
 from synthshards.pipelines.folder.journal import RecordLog
 from synthshards.pipelines.plan import make_plan
-from synthshards.storage.folder import SCRATCH, open_folder
+from synthshards.storage.folder import SCRATCH
 from synthshards.storage.local import LocalFolder
+from synthshards.storage.open import open_folder
 
 # What stands there when a build is done.
 

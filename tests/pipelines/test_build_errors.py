@@ -20,8 +20,8 @@ from folders import SMALL, files, names, picture, small
 from synthshards.dataset.manifest_parser import load
 from synthshards.errors import DataError, StorageError, UsageError
 from synthshards.pipelines.build import build
-from synthshards.storage.folder import open_folder
 from synthshards.storage.local import LocalFolder
+from synthshards.storage.open import open_folder
 
 
 def test_rows_that_are_not_what_was_promised_stop_the_build(tmp_path: Path) -> None:

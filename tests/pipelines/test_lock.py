@@ -21,13 +21,14 @@ from synthshards.errors import StorageError, UsageError
 from synthshards.pipelines.build import build, clear, seal
 from synthshards.pipelines.folder import preflight as admit
 from synthshards.pipelines.folder.lock import locked
-from synthshards.storage.folder import SCRATCH, open_folder
+from synthshards.storage.folder import SCRATCH
 from synthshards.storage.local import LocalFolder
+from synthshards.storage.open import open_folder
 
 HOLD = """
 import sys, time
 from synthshards.pipelines.folder.lock import locked
-from synthshards.storage.folder import open_folder
+from synthshards.storage.open import open_folder
 with locked(open_folder(sys.argv[1]), shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(600)
@@ -122,7 +123,7 @@ import os, sys
 from pathlib import Path
 from synthshards.errors import UsageError
 from synthshards.pipelines.folder.lock import locked
-from synthshards.storage.folder import open_folder
+from synthshards.storage.open import open_folder
 folder, inside = open_folder(sys.argv[1]), Path(sys.argv[1], "inside")
 for _ in range(1000):
     try:

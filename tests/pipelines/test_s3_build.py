@@ -20,7 +20,8 @@ from synthshards.errors import StorageError, UsageError
 from synthshards.pipelines.build import build, seal
 from synthshards.pipelines.folder import journal as records
 from synthshards.pipelines.folder import preflight as admit
-from synthshards.storage.folder import SCRATCH, open_folder
+from synthshards.storage.folder import SCRATCH
+from synthshards.storage.open import open_folder
 from synthshards.storage.remote import RemoteFolder
 
 CLI = [sys.executable, "-m", "synthshards"]

@@ -22,7 +22,7 @@ from synthshards.errors import VersionError
 from synthshards.identity import Identity
 from synthshards.pipelines.verify import check, chosen_rows, verify
 from synthshards.ragged import Column, RaggedBatch
-from synthshards.storage.folder import open_folder
+from synthshards.storage.open import open_folder
 from synthshards.tasks.depo import DepoTask
 
 

@@ -27,7 +27,8 @@ from s3 import Server
 from synthshards.errors import StorageError, UsageError
 from synthshards.storage import local as storage_local
 from synthshards.storage import s3 as storage_s3
-from synthshards.storage.folder import SCRATCH, Folder, open_folder, reason, split_url
+from synthshards.storage.folder import SCRATCH, Folder, reason
+from synthshards.storage.open import open_folder, split_url
 
 MANIFEST = "manifest.json"
 ODD_NAMES = ["a b", "50%", "c%20d", "e#f", "g+h", "é✓", "what?", "x&y=1", "~", "a=b;c"]
@@ -360,7 +361,7 @@ def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
     done = run(
         """
         import resource, sys
-        from synthshards.storage.folder import open_folder
+        from synthshards.storage.open import open_folder
         folder = open_folder(sys.argv[1])
         folder.write("x", b"old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -450,7 +451,7 @@ def test_many_writers_of_one_name(tmp_path: Path) -> None:
     code = """
         import sys
         from concurrent.futures import ThreadPoolExecutor
-        from synthshards.storage.folder import open_folder
+        from synthshards.storage.open import open_folder
         folder = open_folder(sys.argv[1])
         def write(thread):
             for _ in range(50):
@@ -482,7 +483,7 @@ def test_a_killed_writer_leaves_whole_files(tmp_path: Path) -> None:
     folder.write("x", b"0" * 3_000_000)
     code = """
         import sys
-        from synthshards.storage.folder import open_folder
+        from synthshards.storage.open import open_folder
         folder = open_folder(sys.argv[1])
         print(flush=True)
         while True:
@@ -662,7 +663,7 @@ def test_s3_failed_upload_leaves_no_object(s3_proxy: Server, s3_server: Server, 
     done = run(
         """
         import gc, sys
-        from synthshards.storage.folder import open_folder
+        from synthshards.storage.open import open_folder
         folder = open_folder(sys.argv[1])
         for name in ("old", "new"):
             try:
@@ -819,7 +820,7 @@ def test_local_work_loads_no_file_system_library() -> None:
     done = run(
         """
         import sys
-        from synthshards.storage.folder import open_folder
+        from synthshards.storage.open import open_folder
         open_folder("data").list()
         print([name for name in ("pyarrow.fs", "fsspec", "botocore") if name in sys.modules])
         """

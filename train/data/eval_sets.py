@@ -47,7 +47,7 @@ class EvalSet:
     @property
     def identity(self) -> Identity:
         """Of its rows."""
-        return Identity.of(self.task, self.seed, self.split)
+        return self.task.identity(self.seed, self.split)
 
     def rows(self) -> list[Row]:
         """The rows."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from reference_brevo import Brevo
 
 from synthshards import BrevoTask, UsageError, make_task
-from synthshards.inspect import task_from_text
+from synthshards.catalog import task_from_text
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.tasks import task as task_module
 from synthshards.tasks.brevo import task as brevo

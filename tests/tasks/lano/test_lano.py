@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthshards import LanoTask, UsageError, make_task
-from synthshards.catalog import task_from_identity
-from synthshards.identity import Identity
-from synthshards.inspect import task_from_text
+from synthshards.catalog import task_from_identity, task_from_text
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.tasks import task as task_module
 from synthshards.tasks.lano.grammar import SHIPPED, load_grammar
@@ -77,10 +75,10 @@ def test_the_identity_of_a_users_grammar_is_its_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_manifest_alone_gives_the_task_again(case: str) -> None:
     task = CASES[case]
-    identity = Identity.of(task, 7, "eval")
+    identity = task.identity(7, "eval")
     stored = json.loads(json.dumps(identity.as_dict(), ensure_ascii=False))
     again = task_from_identity(stored["task"], stored["params"])
-    assert Identity.of(again, 7, "eval").fingerprint == identity.fingerprint
+    assert again.identity(7, "eval").fingerprint == identity.fingerprint
     assert again.params == task.params or task.params.grammar == "drawn"
     assert again.columns == task.columns
     assert rows_of(again.batch(7, "eval", 3, 5)) == rows_of(task.batch(7, "eval", 3, 5))

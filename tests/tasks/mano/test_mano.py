@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from reference_mano import Mano
 
 from synthshards import ManoTask, UsageError, make_task
-from synthshards.inspect import task_from_text
+from synthshards.catalog import task_from_text
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.tasks.mano.expressions import _lower_bounds, accepted_shares, first_below
 from synthshards.tasks.task import Buffers

@@ -1,0 +1,80 @@
+"""From a path or URL to the folder it names.
+
+URLs are taken as they are written, without percent-decoding, as the AWS command line does: "s3://bucket/a b%20c" is
+the key "a b%20c". Only file:// URLs are decoded. A query of options comes last: "s3://bucket/p?region=eu-west-1".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from ..errors import UsageError
+from .folder import Folder, reason
+from .local import LocalFolder
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_QUERY = re.compile(r"\?[A-Za-z_]+=")  # any other "?" is part of a name
+
+
+def open_folder(location: str | os.PathLike[str]) -> Folder:
+    """The folder at a local path, a file:// URL or a URL of an object store. Nothing is read, written or connected.
+
+    A PathLike is always a local path.
+
+    >>> folder = open_folder("data/depo/train")
+    >>> folder.where("manifest.json")
+    'data/depo/train/manifest.json'
+
+    Raises:
+        UsageError: it names no folder, the scheme is unknown or needs a package that is not installed.
+    """
+    text = os.fspath(location)
+    scheme = _scheme_of(text)
+    if not text or "\0" in text:
+        raise UsageError(f"{text!r} names no folder; give a path or a URL such as s3://bucket/prefix")
+    if scheme is None:
+        try:
+            return LocalFolder(text.rstrip("/") or "/", Path(text).expanduser())
+        except RuntimeError as error:  # "~nobody"
+            raise UsageError(f"cannot expand {text!r}: {reason(error)}") from error
+    if scheme == "file":
+        host, slash, rest = text[len("file://") :].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise UsageError(f"{text!r} names no local folder; write file:///absolute/path")
+        return LocalFolder(text.rstrip("/"), Path(unquote("/" + rest)))
+    from .remote import open_remote  # here, so that local work never loads it
+
+    return open_remote(*_split_query(text))
+
+
+def split_url(location: str | os.PathLike[str]) -> tuple[Folder, str]:
+    """The folder and the name of a file.
+
+    >>> split_url("s3://bucket/depo/manifest.json?region=eu-west-1")
+    (open_folder('s3://bucket/depo?region=eu-west-1'), 'manifest.json')
+
+    Raises:
+        UsageError: there is no name, or as `open_folder`.
+    """
+    text = os.fspath(location)
+    scheme = _scheme_of(text)
+    base, query = (text, "") if scheme in (None, "file") else _split_query(text)
+    start = len(scheme) + len("://") if scheme else 0
+    head, slash, name = base[start:].rpartition("/")
+    if name in ("", ".", "..") or (scheme and not slash):
+        raise UsageError(f"{text!r} names no file")
+    folder = open_folder(base[:start] + (head or slash or ".") + query)
+    return folder, unquote(name) if scheme == "file" else name
+
+
+def _scheme_of(text: str) -> str | None:
+    match = _SCHEME.match(text)
+    return match[1].lower() if match else None
+
+
+def _split_query(url: str) -> tuple[str, str]:
+    match = _QUERY.search(url)
+    return (url[: match.start()], url[match.start() :]) if match else (url, "")
