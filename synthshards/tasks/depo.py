@@ -26,7 +26,7 @@ from ..params import TaskParams
 from ..ragged import Column, RaggedBatch, offsets_of
 from .node_counts import draw_size, size_law
 from .node_names import check_words, draw_words, law_args, put_rest, put_word, word_law
-from .task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
+from .task import BrokenLaw, Buffers, Preset, Task, check_mask, integers, token_rows
 
 Word: TypeAlias = tuple[int, ...]
 _1 = np.uint64(1)
@@ -279,35 +279,66 @@ class DepoTask(Task):
             return f"<query_{k}>"
         return str(token) if 1 <= token <= 2 * p.mini_vocab else f"<unknown_{token}>"
 
-    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+    def check_example(self, example: Mapping[str, Any]) -> None:
         """Parse a row and check every clause of the law.
 
         Args:
             example: `input_ids` and `loss_mask`, sequences; `labels`, `n`, `queries` and `ks` are checked when present.
         """
-        return _check(self.params, example)
+        p = self.params
+        ids = integers(example["input_ids"], "input_ids")
+        row = _parse(p, ids)
+        n, nodes = len(row.edges), {tail for tail, _ in row.edges}
+        if not (n == p.N if p.qa else 3 <= n <= p.N):
+            raise BrokenLaw(f"{n} edges; legal: {p.N if p.qa else f'3..{p.N}'}")
+        if len(nodes) < n:
+            raise BrokenLaw("a node has two edges out of it")
+        successor = dict(row.edges)
+        if set(successor.values()) != nodes:
+            raise BrokenLaw("a node has no edge into it")
+        at, steps = successor[row.edges[0][0]], 1
+        while at != row.edges[0][0]:
+            at, steps = successor[at], steps + 1
+        if steps != n:
+            raise BrokenLaw(f"the edges form several cycles, one of {steps} nodes; legal: one cycle of {n}")
+        if len(row.queries) != min(n, p.M):
+            raise BrokenLaw(f"{len(row.queries)} queries; legal: {min(n, p.M)}")
+        if len({node for _, node, _ in row.queries}) < len(row.queries):
+            raise BrokenLaw("a node is queried twice")
+        hops = set(p.hops())
+        for i, (k, node, answer) in enumerate(row.queries):
+            if k not in hops:
+                raise BrokenLaw(f"query {i + 1} asks for {k} steps; legal: {sorted(hops)}")
+            if node not in nodes:
+                raise BrokenLaw(f"query {i + 1} asks about a node that has no edge")
+            right = node
+            for _ in range(k % n):
+                right = successor[right]
+            if answer != right:
+                raise BrokenLaw(f"answer {i + 1} is {list(answer)}, not {list(right)}")
+        check_mask(ids, row.mask, example)
+        facts = {"n": n, "queries": len(row.queries), "ks": [k for k, _, _ in row.queries]}
+        for name, value in facts.items():
+            if name in example and example[name] != value:
+                raise BrokenLaw(f"{name} is {example[name]}, not {value}")
 
-    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
-        """Whether `answer_ids` answer the row's queries.
+    def check_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> None:
+        """Refuse `answer_ids` unless they answer the row's queries.
 
         Args:
             example: a row of this task.
             answer_ids: one word (the answer to the row's last query) or one word for each query in order, each word
                 with or without the `<ans>` before it.
         """
-        try:
-            parsed = _parse(self.params, integers(example["input_ids"], "input_ids"))
-            words = _split_answers(self.params, integers(answer_ids, "answer_ids"))
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
+        parsed = _parse(self.params, integers(example["input_ids"], "input_ids"))
+        words = _split_answers(self.params, integers(answer_ids, "answer_ids"))
         gold = [answer for _k, _q, answer in parsed.queries]
         wanted = gold if len(words) == len(gold) else gold[-1:]
         if len(words) != len(wanted):
-            return Verdict(f"{len(words)} words answer {len(gold)} queries; legal: 1 or {len(gold)}")
+            raise BrokenLaw(f"{len(words)} words answer {len(gold)} queries; legal: 1 or {len(gold)}")
         for i, (word, right) in enumerate(zip(words, wanted, strict=True)):
             if word != right:
-                return Verdict(f"answer {i + 1} is {list(word)}, not {list(right)}")
-        return Verdict()
+                raise BrokenLaw(f"answer {i + 1} is {list(word)}, not {list(right)}")
 
 
 @dataclass(frozen=True)
@@ -364,47 +395,3 @@ def _parse(p: DepoParams, ids: Sequence[int]) -> _Parsed:
         mask += [False] * (answer_at - begin) + [True] * (at - answer_at)
         queries.append((k, node, answer))
     return _Parsed(edges, queries, mask)
-
-
-def _check(p: DepoParams, example: Mapping[str, Any]) -> Verdict:
-    try:
-        ids = integers(example["input_ids"], "input_ids")
-        row = _parse(p, ids)
-        n, nodes = len(row.edges), {tail for tail, _ in row.edges}
-        if not (n == p.N if p.qa else 3 <= n <= p.N):
-            raise BrokenLaw(f"{n} edges; legal: {p.N if p.qa else f'3..{p.N}'}")
-        if len(nodes) < n:
-            raise BrokenLaw("a node has two edges out of it")
-        successor = dict(row.edges)
-        if set(successor.values()) != nodes:
-            raise BrokenLaw("a node has no edge into it")
-        at, steps = successor[row.edges[0][0]], 1
-        while at != row.edges[0][0]:
-            at, steps = successor[at], steps + 1
-        if steps != n:
-            raise BrokenLaw(f"the edges form several cycles, one of {steps} nodes; legal: one cycle of {n}")
-        if len(row.queries) != min(n, p.M):
-            raise BrokenLaw(f"{len(row.queries)} queries; legal: {min(n, p.M)}")
-        if len({node for _, node, _ in row.queries}) < len(row.queries):
-            raise BrokenLaw("a node is queried twice")
-        hops = set(p.hops())
-        for i, (k, node, answer) in enumerate(row.queries):
-            if k not in hops:
-                raise BrokenLaw(f"query {i + 1} asks for {k} steps; legal: {sorted(hops)}")
-            if node not in nodes:
-                raise BrokenLaw(f"query {i + 1} asks about a node that has no edge")
-            right = node
-            for _ in range(k % n):
-                right = successor[right]
-            if answer != right:
-                raise BrokenLaw(f"answer {i + 1} is {list(answer)}, not {list(right)}")
-        check_mask(ids, row.mask, example)
-        facts = {"n": n, "queries": len(row.queries), "ks": [k for k, _, _ in row.queries]}
-        for name, value in facts.items():
-            if name in example and example[name] != value:
-                raise BrokenLaw(f"{name} is {example[name]}, not {value}")
-    except KeyError as missing:
-        return Verdict(f"the row has no {missing}")
-    except BrokenLaw as broken:
-        return Verdict(str(broken))
-    return Verdict()

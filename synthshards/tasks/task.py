@@ -70,8 +70,8 @@ class Task:
         params: parameters by name; unknown names, wrong types and illegal values raise `UsageError`.
         **overrides: the same as keywords.
 
-    Subclasses set `name`, `version`, `Params`, `presets` and define `columns`, `generate`, `validate_example`,
-    `score_answer` and `token_name`.
+    Subclasses set `name`, `version`, `Params`, `presets` and define `columns`, `generate`, `check_example`,
+    `check_answer` and `token_name`.
     """
 
     name: ClassVar[str]
@@ -105,12 +105,12 @@ class Task:
         """The rows of `indices` (uint64 [rows], any order) under `key` (uint64: two of the stream, then `world`'s)."""
         raise NotImplementedError
 
-    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
-        """Whether a row obeys this task's law, checked without the generator's code."""
+    def check_example(self, example: Mapping[str, Any]) -> None:
+        """Raise `BrokenLaw` unless a row obeys this task's law; shares no code with `generate`."""
         raise NotImplementedError
 
-    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
-        """Whether generated tokens answer `example` rightly; `reason` says why not."""
+    def check_answer(self, example: Mapping[str, Any], answer_ids: Any) -> None:
+        """Raise `BrokenLaw` unless generated tokens (a text, where rows are text) answer a row rightly."""
         raise NotImplementedError
 
     def token_name(self, token: int) -> str:
@@ -134,6 +134,18 @@ class Task:
         return None
 
     # What follows from it ------------------------------------------------------------------------------------------
+
+    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+        """Whether a row obeys this task's law, checked without the generator's code.
+
+        Args:
+            example: `input_ids` and `loss_mask`, sequences, or `text`; `labels` and facts are checked where present.
+        """
+        return _verdict(self.check_example, example)
+
+    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int] | str) -> Verdict:
+        """Whether generated tokens (a text, where rows are text) answer `example` rightly; `reason` says why not."""
+        return _verdict(self.check_answer, example, answer_ids)
 
     def identity(self, seed: int, split: str) -> Identity:
         """What the rows of `seed` and `split` are a pure function of.
@@ -222,6 +234,16 @@ class Task:
 def _cut(text: str) -> str:
     """At most 80 characters (a grammar may be a parameter)."""
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _verdict(check: Callable[..., None], example: Mapping[str, Any], *rest: Any) -> Verdict:
+    try:
+        check(example, *rest)
+    except KeyError as missing:
+        return Verdict(f"the row has no {missing}")
+    except BrokenLaw as broken:
+        return Verdict(str(broken))
+    return Verdict()
 
 
 def token_rows(

@@ -47,7 +47,7 @@ from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
 from ..node_counts import draw_size, size_law
 from ..node_names import check_words, draw_words, law_args, put_rest, put_word, word_law
-from ..task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
+from ..task import BrokenLaw, Buffers, Preset, Task, check_mask, integers, token_rows
 from .dag import FAR, LOW16, SIX, draw_answer, draw_graph, find_ancestors, ranges_of
 
 Name: TypeAlias = tuple[int, ...]
@@ -322,42 +322,32 @@ class BrevoTask(Task):
             names[behind:] = ["<eos>" if name == "<ans>" else name for name in names[behind:]]
         return names
 
-    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+    def check_example(self, example: Mapping[str, Any]) -> None:
         """Parse a row and check every clause of the law.
 
         Args:
             example: `input_ids` and `loss_mask`, sequences; `labels` and the facts are checked when present.
         """
-        try:
-            ids = integers(example["input_ids"], "input_ids")
-            row = _parse(self.params, ids)
-            _check_graph(self.params, row, example)
-            _check_answer(row, row.answer)
-            check_mask(ids, [at >= row.answer_at for at in range(len(ids))], example)
-        except KeyError as missing:
-            return Verdict(f"the row has no {missing}")
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
-        return Verdict()
+        ids = integers(example["input_ids"], "input_ids")
+        row = _parse(self.params, ids)
+        _check_graph(self.params, row, example)
+        _check_answer(row, row.answer)
+        check_mask(ids, [at >= row.answer_at for at in range(len(ids))], example)
 
-    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
-        """Whether `answer_ids` list the query's ancestors and the query in a valid order (any is right).
+    def check_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> None:
+        """Refuse `answer_ids` unless they list the query's ancestors and the query in a valid order (any is right).
 
         Args:
             example: a row of this task.
             answer_ids: names, with or without the <ans> before and the <eos> behind them.
         """
         p = self.params
-        try:
-            given = integers(answer_ids, "answer_ids")
-            if given and given[0] == p.answer_token_id:
-                del given[0]
-            if given and given[-1] == p.eos_token_id:
-                del given[-1]
-            _check_answer(_parse(p, integers(example["input_ids"], "input_ids")), _names(p, given, 0, len(given)))
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
-        return Verdict()
+        given = integers(answer_ids, "answer_ids")
+        if given and given[0] == p.answer_token_id:
+            del given[0]
+        if given and given[-1] == p.eos_token_id:
+            del given[-1]
+        _check_answer(_parse(p, integers(example["input_ids"], "input_ids")), _names(p, given, 0, len(given)))
 
 
 @dataclass(frozen=True)

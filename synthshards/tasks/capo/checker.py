@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
-from ..task import BrokenLaw, Verdict
+from ..task import BrokenLaw
 from .biod import check_biod
 from .biography import ANSWER, ATTRIBUTES, QUESTIONS, SPANS, date, parts, templates
 from .people import DAYS, FIRST_YEAR, MONTHS, PRONOUNS, YEARS, load_pools, person
@@ -24,32 +24,26 @@ FACTS = (
 )  # fmt: skip
 
 
-def check_row(task: CapoTask, example: Mapping[str, Any]) -> Verdict:
-    """See `CapoTask.validate_example`."""
+def check_row(task: CapoTask, example: Mapping[str, Any]) -> None:
+    """See `CapoTask.check_example`."""
     p = task.params
-    try:
-        check_facts(p, example)
-        text = example["text"]
-        if p.form == "biod":
-            check_biod(task, example)
-        elif p.form == "qa":
-            right = question_text(p, example)
-            if text != right:
-                raise BrokenLaw(f"the text is {text!r}, not {right!r}")
-            asked = example["question"]
-            value = value_of(p, example, asked)
-            start = QUESTIONS[asked].index("{name}")
-            spans = {"full_name": (start, start + len(full_name(example))), asked: (len(text) - len(value), len(text))}
-            check_spans(example, spans)
-        else:
-            check_spans(example, read_biography(p, example))
-        if "seed" in example:
-            check_person(task, example)
-    except KeyError as missing:
-        return Verdict(f"the row has no {missing}")
-    except BrokenLaw as broken:
-        return Verdict(str(broken))
-    return Verdict()
+    check_facts(p, example)
+    text = example["text"]
+    if p.form == "biod":
+        check_biod(task, example)
+    elif p.form == "qa":
+        right = question_text(p, example)
+        if text != right:
+            raise BrokenLaw(f"the text is {text!r}, not {right!r}")
+        asked = example["question"]
+        value = value_of(p, example, asked)
+        start = QUESTIONS[asked].index("{name}")
+        spans = {"full_name": (start, start + len(full_name(example))), asked: (len(text) - len(value), len(text))}
+        check_spans(example, spans)
+    else:
+        check_spans(example, read_biography(p, example))
+    if "seed" in example:
+        check_person(task, example)
 
 
 def check_facts(p: CapoParams, example: Mapping[str, Any]) -> None:
@@ -174,13 +168,11 @@ def _read_sentence(said: str, skip: int, named: bool, pronoun: str, values: Mapp
     raise BrokenLaw(f"no template and value of this person make {said!r}")
 
 
-def score(task: CapoTask, example: Mapping[str, Any], answer: Sequence[int] | str) -> Verdict:
-    """See `CapoTask.score_answer`."""
+def check_answer(task: CapoTask, example: Mapping[str, Any], answer: Sequence[int] | str) -> None:
+    """See `CapoTask.check_answer`."""
     if task.params.form != "qa":
         raise UsageError(f"capo: form={task.params.form} asks no question; legal: form=qa")
     said = answer if isinstance(answer, str) else bytes(answer).decode(errors="replace")
-    try:
-        right = value_of(task.params, example, example["question"])
-    except KeyError as missing:
-        return Verdict(f"the row has no {missing}")
-    return Verdict() if said.strip(" ") == right else Verdict(f"the answer is {said.strip(' ')!r}, not {right!r}")
+    right = value_of(task.params, example, example["question"])
+    if said.strip(" ") != right:
+        raise BrokenLaw(f"the answer is {said.strip(' ')!r}, not {right!r}")

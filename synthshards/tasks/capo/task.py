@@ -36,10 +36,10 @@ from ...errors import UsageError
 from ...kernels.permutation import sides
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..task import Buffers, Preset, Task, Verdict
+from ..task import Buffers, Preset, Task
 from .biod import BioD, make_biod, string_world
 from .biography import SPANS, templates
-from .checker import check_row, score
+from .checker import check_answer, check_row
 from .kernels import ask, facts_of, locate, to_characters, write_biographies, write_columns, write_questions
 from .people import FIRST_YEAR, half_of, load_pools, world_key
 from .tables import WIDTH, Tables, make_tables, sentence_orders
@@ -267,16 +267,16 @@ class CapoTask(Task):
         """Without a tokenizer, tokens are the bytes of the text."""
         return chr(token) if 32 <= token < 127 else f"<{token:02x}>"
 
-    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+    def check_example(self, example: Mapping[str, Any]) -> None:
         """Check a row clause by clause.
 
         Args:
             example: a row; `seed`, where it is given too, has the facts checked against that world's people.
         """
-        return check_row(self, example)
+        check_row(self, example)
 
-    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int] | str) -> Verdict:
-        """Whether the answer to a row of `form=qa` is right: the whole value, and nothing but spaces around it.
+    def check_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int] | str) -> None:
+        """Refuse an answer to a row of `form=qa` unless it is right: the whole value, and nothing but spaces around it.
 
         Args:
             answer_ids: a text, or its UTF-8 bytes.
@@ -284,4 +284,4 @@ class CapoTask(Task):
         Raises:
             UsageError: the task asks no questions.
         """
-        return score(self, example, answer_ids)
+        check_answer(self, example, answer_ids)

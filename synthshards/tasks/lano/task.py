@@ -31,7 +31,7 @@ from ...kernels.jit import helper, kernel
 from ...kernels.rng import mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers, token_rows
+from ..task import BrokenLaw, Buffers, Preset, Task, check_mask, integers, token_rows
 from .expansion import WIDE, tables
 from .grammar import SHIPPED, Grammar, canonical_source, load_grammar
 from .grammar_sampler import LANO_VERSION, check_world, draw_grammar
@@ -305,45 +305,35 @@ class LanoTask(Task):
         special = {self.params.bos_token_id: "<bos>", V + 1: "<eos>", V + 2: "<mask>", V + 3: "<sep>"}
         return special.get(token) or (str(token) if 1 <= token <= V else f"<unknown_{token}>")
 
-    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+    def check_example(self, example: Mapping[str, Any]) -> None:
         """Parse a row and check every clause of the law.
 
         Args:
             example: `input_ids` and `loss_mask`, sequences; `labels` and `length` are checked when present.
         """
-        try:
-            ids = integers(example["input_ids"], "input_ids")
-            if self._framed and ids[:1] != [self.params.bos_token_id]:
-                raise BrokenLaw(f"the row does not start with <bos> ({self.params.bos_token_id})")
-            sentence = ids[self._framed :]
-            self._parse(sentence)
-            check_mask(ids, [True] * len(ids), example)
-            if "length" in example and example["length"] != len(sentence):
-                raise BrokenLaw(f"length is {example['length']}, not {len(sentence)}")
-        except KeyError as missing:
-            return Verdict(f"the row has no {missing}")
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
-        return Verdict()
+        ids = integers(example["input_ids"], "input_ids")
+        if self._framed and ids[:1] != [self.params.bos_token_id]:
+            raise BrokenLaw(f"the row does not start with <bos> ({self.params.bos_token_id})")
+        sentence = ids[self._framed :]
+        self._parse(sentence)
+        check_mask(ids, [True] * len(ids), example)
+        if "length" in example and example["length"] != len(sentence):
+            raise BrokenLaw(f"length is {example['length']}, not {len(sentence)}")
 
-    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
-        """Whether `answer_ids` are a sentence of the grammar.
+    def check_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> None:
+        """Refuse `answer_ids` unless they are a sentence of the grammar.
 
         Args:
             example: any row; nothing of it is used, for Lano asks for a sentence and not for this one.
             answer_ids: a whole sentence, with or without `<bos>` before it, and `<eos>` or the next `<bos>` behind it.
         """
         bos = self.params.bos_token_id
-        try:
-            ids = integers(answer_ids, "answer_ids")
-            if ids[:1] == [bos]:
-                del ids[0]
-            if ids and ids[-1] in (bos, self.grammar.terminals + 1):
-                del ids[-1]
-            self._parse(ids)
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
-        return Verdict()
+        ids = integers(answer_ids, "answer_ids")
+        if ids[:1] == [bos]:
+            del ids[0]
+        if ids and ids[-1] in (bos, self.grammar.terminals + 1):
+            del ids[-1]
+        self._parse(ids)
 
     def _parse(self, sentence: list[int]) -> None:
         """Raise `BrokenLaw`, with the place, unless the terminals are a sentence."""

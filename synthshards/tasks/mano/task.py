@@ -43,7 +43,7 @@ from ...kernels.jit import kernel
 from ...kernels.rng import mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..task import BrokenLaw, Buffers, Preset, Task, Verdict, check_mask, integers
+from ..task import BrokenLaw, Buffers, Preset, Task, check_mask, integers
 from .expressions import LANES, VALUE_BASE, first_below, line_up, shapes, work_out, write
 
 #: The token ids of the paper; `<len_l>` is 10·l and `<ans_l>` 10·l + 4, values start at VALUE_BASE. A synonym of bos is
@@ -279,41 +279,31 @@ class ManoTask(Task):
                     return f"<{mark}_{length}{prime * ids.index(token)}>"
         return f"<unknown_{token}>"
 
-    def validate_example(self, example: Mapping[str, Any]) -> Verdict:
+    def check_example(self, example: Mapping[str, Any]) -> None:
         """Parse a row, work it out and check every clause of the law.
 
         Args:
             example: `input_ids` and `loss_mask`, sequences; `labels`, `length` and `answer` are checked when present.
         """
-        try:
-            ids = integers(example["input_ids"], "input_ids")
-            length, answer = _read(self.params, ids)
-            if ids[-1] != VALUE_BASE + answer:
-                raise BrokenLaw(f"the value is {self.token_name(ids[-1])}, not {answer}")
-            check_mask(ids, [True] * len(ids), example)
-            for name, right in (("length", length), ("answer", answer)):
-                if name in example and example[name] != right:
-                    raise BrokenLaw(f"{name} is {example[name]}, not {right}")
-        except KeyError as missing:
-            return Verdict(f"the row has no {missing}")
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
-        return Verdict()
+        ids = integers(example["input_ids"], "input_ids")
+        length, answer = _read(self.params, ids)
+        if ids[-1] != VALUE_BASE + answer:
+            raise BrokenLaw(f"the value is {self.token_name(ids[-1])}, not {answer}")
+        check_mask(ids, [True] * len(ids), example)
+        for name, right in (("length", length), ("answer", answer)):
+            if name in example and example[name] != right:
+                raise BrokenLaw(f"{name} is {example[name]}, not {right}")
 
-    def score_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> Verdict:
-        """Whether `answer_ids` are the value of the row's expression: one token, with or without `<ans_l>` before."""
-        try:
-            given = integers(answer_ids, "answer_ids")
-            length, answer = _read(self.params, integers(example["input_ids"], "input_ids"))
-        except BrokenLaw as broken:
-            return Verdict(str(broken))
+    def check_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int]) -> None:
+        """Refuse `answer_ids` unless they are the expression's value: one token, with or without `<ans_l>` before."""
+        given = integers(answer_ids, "answer_ids")
+        length, answer = _read(self.params, integers(example["input_ids"], "input_ids"))
         if len(given) == 2 and given[0] in _marks(self.params, length, 4):
             del given[0]
         if len(given) != 1:
-            return Verdict(f"the answer has {len(given)} tokens; legal: 1")
+            raise BrokenLaw(f"the answer has {len(given)} tokens; legal: 1")
         if given[0] != VALUE_BASE + answer:
-            return Verdict(f"the answer is {self.token_name(given[0])}, not {answer}")
-        return Verdict()
+            raise BrokenLaw(f"the answer is {self.token_name(given[0])}, not {answer}")
 
 
 def _operator(p: ManoParams, token: int) -> str | None:
