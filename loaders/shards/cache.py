@@ -26,6 +26,7 @@ from synthshards.dataset.manifest import ShardEntry
 from synthshards.errors import UsageError
 from synthshards.identity import Identity
 from synthshards.kernels.jit import cache_root
+from synthshards.storage.local import replacing
 
 #: The environment variable that bounds the cache, and its default: 10 GB.
 VARIABLE = "SYNTHSHARDS_CACHE_BYTES"
@@ -98,17 +99,13 @@ class Cache:
         temporary = path.with_name(f"{path.name}.{unique}.tmp")
         try:
             for _ in range(3):  # whoever evicts removes empty folders
-                path.parent.mkdir(parents=True, exist_ok=True)
                 with suppress(FileNotFoundError):
-                    temporary.write_bytes(memoryview(data))
-                    temporary.replace(path)
+                    with replacing(path, temporary, sync=False) as file:  # a lost copy is fetched again
+                        file.write(memoryview(data))
                     self._since += data.size
                     return True
         except OSError:
             pass
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
         return False
 
     def touch(self, path: Path, modified: int) -> None:

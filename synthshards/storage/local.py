@@ -7,10 +7,10 @@ import os
 import secrets
 import shutil
 import threading
-from contextlib import suppress
-from io import FileIO
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -47,17 +47,8 @@ class LocalFolder(Folder):
             scratch_is_new = not temporary.parent.exists()
             try:
                 make_folders(target.parent)
-                with _create(temporary) as file:
-                    rest = memoryview(data)
-                    while len(rest):  # the system may take less than it was given
-                        rest = rest[file.write(rest) :]
-                    os.fsync(file.fileno())
-                temporary.replace(target)
-                _sync(target.parent)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
+                with replacing(target, temporary) as file:
+                    file.write(memoryview(data))
             finally:
                 if scratch_is_new:  # so that a healed shard leaves no empty folder in a finished dataset
                     with suppress(OSError):
@@ -95,6 +86,34 @@ class LocalFolder(Folder):
         return files, folders
 
 
+@contextmanager
+def replacing(target: Path, temporary: Path | None = None, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `target` when the block ends; if that raises, nothing has changed.
+
+    Args:
+        temporary: its name until then, on the same disk; by default ``.NAME.tmp`` beside `target`, which two writers
+            at a time must not share.
+        sync: whether it must survive a power failure.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = temporary or target.with_name(f".{target.name}.tmp")
+    try:
+        with _create(temporary) as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(target)
+        if sync:
+            _sync(target.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
 def make_folders(folder: Path) -> None:
     """Create `folder` and its parents so that they last.
 
@@ -112,12 +131,12 @@ def make_folders(folder: Path) -> None:
     _sync(folder.parent)
 
 
-def _create(temporary: Path) -> FileIO:
-    """Open a new file and create its folder where that is absent."""
+def _create(temporary: Path) -> BinaryIO:
+    """Open a file to write and create its folder where that is absent."""
     for _ in range(100):
         make_folders(temporary.parent)
         with suppress(FileNotFoundError):  # another writer has just removed the folder that it had made
-            return FileIO(temporary, "xb")
+            return temporary.open("wb")
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(temporary))
 
 

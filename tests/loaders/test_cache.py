@@ -154,15 +154,13 @@ def test_what_killed_processes_left_goes_when_it_is_old(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_nothing(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Path.write_bytes
-
-    def half(self: Path, data: Any) -> int:
-        write(self, bytes(data)[: SIZE // 2])
+    def refused(self: Path, target: Path) -> Path:
+        assert self.stat().st_size == SIZE
         raise error
 
     cache, (shard, data) = Cache(tmp_path), entry(0)
     path = cache.path(IDENTITY, shard)
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "replace", refused)
     if isinstance(error, OSError):
         assert not cache.put(path, data)
     else:

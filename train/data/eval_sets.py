@@ -18,6 +18,7 @@ from synthshards.identity import Identity, Layout
 from synthshards.loaders.dataset import Dataset
 from synthshards.loaders.open_dataset import open_dataset
 from synthshards.pipelines.shard import batch_counts
+from synthshards.storage.local import replacing
 from synthshards.tasks.task import Row, Task
 
 from ..config.options import EvalOptions
@@ -170,11 +171,9 @@ def _check_ids(task: Task, subject: Subject, path: Path) -> None:
 
 def write_manifests(sets: Sequence[EvalSet], folder: Path) -> None:
     """Write each set's manifest into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for one in sets:
-        unfinished = folder / f".{one.label}.tmp"
-        unfinished.write_bytes(one.manifest())
-        unfinished.replace(folder / f"{one.label}.manifest.json")
+        with replacing(folder / f"{one.label}.manifest.json") as file:
+            file.write(one.manifest())
 
 
 def longest_trained(subject: Subject, rows: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from synthshards.digest import canonical_json
 from synthshards.errors import DataError, UsageError
+from synthshards.storage.local import replacing
 
 NAME = "checkpoint.pt"
 _VERSION = 1
@@ -35,13 +35,9 @@ def digest_of(config: Mapping[str, Any]) -> str:
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint: under another name, synced, renamed."""
-    unfinished = folder / f".{NAME}.tmp"
-    with unfinished.open("wb") as file:
+    """Write a checkpoint; the one before stays until this one is whole."""
+    with replacing(folder / NAME) as file:
         torch.save({"version": _VERSION, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / NAME)
 
 
 def load(folder: Path, config_digest: str) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synthshards.errors import DataError, UsageError, nearest
+from synthshards.storage.local import replacing
 
 #: x → y of one line.
 Points = dict[float, float]
@@ -212,10 +213,8 @@ def save(figure: Figure, path: Path) -> None:
         UsageError: the suffix is none of .png, .svg and .pdf, or the folder is absent.
     """
     check_path(path)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with matplotlib.rc_context({"svg.hashsalt": "synthshards", "svg.fonttype": "none"}):
-        figure.savefig(unfinished, format=path.suffix[1:], metadata=FORMATS[path.suffix])
-    unfinished.replace(path)
+    with matplotlib.rc_context({"svg.hashsalt": "synthshards", "svg.fonttype": "none"}), replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:], metadata=FORMATS[path.suffix])
 
 
 def check_path(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from synthshards import __version__
+from synthshards.storage.local import replacing
 
 from ..data.eval_sets import EvalSet
 from ..data.train_tasks import Subject
@@ -21,7 +22,8 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     from omegaconf import OmegaConf
 
     data = {k: v for k, v in config["data"].items() if k != "mixture_groups"}
-    _write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, "data": data})))
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create({**config, "data": data})).encode())
 
 
 def write_record(
@@ -60,10 +62,5 @@ def write_record(
         },
         **figures,
     }  # fmt: skip
-    _write(folder / "run.json", json.dumps(record, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(folder / "run.json") as file:
+        file.write((json.dumps(record, indent=2) + "\n").encode())

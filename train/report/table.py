@@ -9,6 +9,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from synthshards.storage.local import replacing
+
 from .plot import Run, lines_of, picture, save
 
 #: What a picture shows below the accuracy.
@@ -42,9 +44,8 @@ class Table:
         writer.writeheader()
         for row in self.rows:
             writer.writerow({name: _number(value) for name, value in row.items()})
-        unfinished = self.csv_path.with_name(f".{self.csv_path.name}.tmp")
-        unfinished.write_text(text.getvalue(), encoding="utf-8")
-        unfinished.replace(self.csv_path)
+        with replacing(self.csv_path) as file:
+            file.write(text.getvalue().encode())
 
     def draw(self) -> None:
         """Draw the picture of the CSV, as PNG (or what `plot_path` says) and SVG."""
