@@ -14,7 +14,7 @@ import click
 from . import inspect as inspection
 from .catalog import TASKS, preset_names, resolve, task_from_text
 from .dataset.stored import open_stored
-from .errors import UsageError
+from .errors import UsageError, cut
 from .params import describe
 from .tasks.task import Buffers, Task
 from .tokenizer import write_tokenizer
@@ -57,7 +57,7 @@ def tasks(
             unit = entry["unit"]
             speed = [_rate(entry[f"{unit}_per_second"], unit)] if measure else []
             table.append([entry["name"], f"{entry['mean_length']:.1f} {unit}", *speed, entry["about"]])
-        click.echo(_aligned(table))
+        click.echo("\n".join(inspection.aligned(table, longest=24)))
         bare = ", ".join(f"{task} = {preset}" for task, (_, preset) in TASKS.items())
         click.echo(f"\nBare names: {bare}. Parameters: synthshards tasks NAME")
         return None
@@ -71,7 +71,7 @@ def tasks(
     for row in rows:
         default = row["default"] if isinstance(row["default"], str) else json.dumps(row["default"])
         table.append([row["name"], default, row["legal"], row["meaning"]])
-    click.echo(_aligned(table))
+    click.echo("\n".join(inspection.aligned(table, longest=24)))
     if measure:
         task = cls(values)
         click.echo(f"\n{_rate(_speed(task), _unit(task))} on one core")
@@ -98,14 +98,6 @@ def _rate(per_second: float, unit: str) -> str:
     return f"{per_second / 1e6:.0f} M {unit}/s"
 
 
-def _aligned(table: list[list[str]]) -> str:
-    """Lines of columns that are as wide as their widest entry (of up to 24 characters), the last one as it comes."""
-    widths = [max(len(row[i]) for row in table if len(row[i]) <= 24) for i in range(len(table[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(entry.ljust(width) for entry, width in zip(row, widths, strict=False)), row[-1]]) for row in table
-    )
-
-
 def _speed(task: Task, seconds: float = 0.3) -> float:
     """Tokens (bytes of text) a second of one core, compilation not counted."""
     buffers, at, tokens = Buffers(), 0, 0
@@ -115,11 +107,6 @@ def _speed(task: Task, seconds: float = 0.3) -> float:
         tokens += int(task.batch(0, "measure", at, 1024, buffers=buffers).offsets[-1])
         at += 1024
     return tokens / (time.perf_counter() - start)
-
-
-def _cut(text: str) -> str:
-    """At most 80 characters (a grammar may be a parameter; --json has it in full)."""
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 @click.command()
@@ -144,7 +131,7 @@ def info(out: str, as_json: bool) -> None:
     lines = {
         "task": f"{identity.task} {version}",
         "stream": f"seed {identity.seed}, split {identity.split}",
-        "parameters": " ".join(f"{key}={_cut(json.dumps(value))}" for key, value in identity.params.items()),
+        "parameters": " ".join(f"{key}={cut(json.dumps(value))}" for key, value in identity.params.items()),
         "fingerprint": identity.fingerprint,
         "layout": f"{layout.num_shards:,} {layout.format} shards of {layout.shard_examples:,} rows, "
         f"compression {layout.compression}",

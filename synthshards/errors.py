@@ -50,3 +50,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def cut(text: str, most: int = 80) -> str:
+    """At most `most` characters of a text that may be long (a grammar, say), for one line."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

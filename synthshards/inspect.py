@@ -217,6 +217,24 @@ def _validity(verdict: Verdict | None) -> str:
     return "valid" if verdict else f"INVALID: {verdict.reason}"
 
 
+def aligned(table: Sequence[Sequence[str]], *, right: int | None = None, longest: int | None = None) -> list[str]:
+    """The lines of a table whose columns are as wide as their widest entry.
+
+    Args:
+        right: the first of the columns of numbers, which end flush; None: there are none.
+        longest: an entry of more characters stands out and widens no column; None: there are none.
+    """
+    widths = [max(len(entry) for entry in column if longest is None or len(entry) <= longest)
+              for column in zip(*table, strict=True)]  # fmt: skip
+    return [
+        "  ".join(
+            entry.rjust(width) if right is not None and i >= right else entry.ljust(width)
+            for i, (entry, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
 def as_html(title: str, rows: Iterator[Shown]) -> str:
     """One page without scripts and without outside files: tokens in the loss are green, the others grey."""
     classes = {True: "on", False: "off", None: "text"}

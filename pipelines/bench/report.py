@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from synthshards.errors import DataError, UsageError
+from synthshards.inspect import aligned
 
 from .tables import TABLES, Document, machine
 
@@ -19,17 +19,9 @@ def text(document: Document) -> str:
     for make in TABLES.values():
         table = make(document)
         if table.rows:
-            parts.append(f"{table.title}\n" + "\n".join(f"  {line}" for line in _aligned([table.head, *table.rows])))
+            lines = aligned([table.head, *table.rows], right=2)
+            parts.append("\n".join([table.title, *(f"  {line}" for line in lines)]))
     return "\n\n".join(parts)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return lines
 
 
 def markdown(document: Document, name: str) -> str:

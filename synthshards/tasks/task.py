@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, cut
 from ..identity import Identity
 from ..kernels.rng import key_from_rng, key_of
 from ..params import TaskParams, parse
@@ -86,7 +86,7 @@ class Task:
         self._keys: dict[tuple[int, str], np.ndarray] = {}
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={_cut(repr(value))}" for name, value in self.params.canonical().items())
+        given = ", ".join(f"{name}={cut(repr(value))}" for name, value in self.params.canonical().items())
         return f"{type(self).__name__}({given})"
 
     # What a task defines -------------------------------------------------------------------------------------------
@@ -229,11 +229,6 @@ class Task:
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The names of token ids, one a token."""
         return [self.token_name(int(token)) for token in ids]
-
-
-def _cut(text: str) -> str:
-    """At most 80 characters (a grammar may be a parameter)."""
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _verdict(check: Callable[..., None], example: Mapping[str, Any], *rest: Any) -> Verdict:
