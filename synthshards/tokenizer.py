@@ -2,21 +2,29 @@
 
 The published ids leave wide gaps (Depo1 uses 110 ids, the largest of them 9,700). `Vocabulary` renumbers them 0..n-1,
 exactly in both directions, for those who do not want an embedding of 10,000 rows; `write_tokenizer` writes a
-``tokenizer.json`` whose tokens are the names that `Task.decode` prints, or for rows of text pieces of words.
+``tokenizer.json`` whose tokens are the names that `Task.decode` prints, or for rows of text byte pairs.
+
+Byte pairs are trained on all that the rows are made of. Bytes are the alphabet, so every text can be written and comes
+back exactly. A space belongs to the word behind it, as in GPT-2's tokenizer, and no token reaches from one word into
+the next: values of a biography begin and end with tokens.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import UsageError
-from .subwords import train
 from .tasks.task import Task
+
+#: As many tokens as the paper has left of GPT-2's for its biographies (Part 4.1, section on Capo).
+SIZE = 3_275
+#: Their ids are 0, 1 and 2.
+SPECIALS = ("<bos>", "<eos>", "<pad>")
 
 
 class Vocabulary:
@@ -77,14 +85,14 @@ def tokenizer_json(task: Task, *, dense: bool = False) -> dict[str, Any]:
     """The ``tokenizer.json`` of a task: names separated by spaces ↔ ids (or dense ids).
 
     The specials (names in angle brackets) are marked as such. Loadable by `tokenizers.Tokenizer.from_file` and
-    `transformers.PreTrainedTokenizerFast(tokenizer_file=…)`. Where rows are text it is trained on what they are made of
-    (`synthshards.subwords`), and its ids have no gaps in any case.
+    `transformers.PreTrainedTokenizerFast(tokenizer_file=…)`. Where rows are text its tokens are byte pairs, and its ids
+    have no gaps in any case.
 
     Raises:
         UsageError: rows of this task are text, and tokenizers is not installed.
     """
     texts = task.tokenizer_texts()
-    return train(texts) if texts is not None else _word_level(task, dense)
+    return byte_pairs(texts) if texts is not None else _word_level(task, dense)
 
 
 def _word_level(task: Task, dense: bool) -> dict[str, Any]:
@@ -115,6 +123,38 @@ def _word_level(task: Task, dense: bool) -> dict[str, Any]:
         "decoder": None,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
     }
+
+
+def byte_pairs(texts: Iterable[str], size: int = SIZE) -> dict[str, Any]:
+    """The ``tokenizer.json`` of byte pairs trained on `texts`, each as often as it is given.
+
+    The result depends on the texts and the version of `tokenizers` alone.
+
+    Args:
+        size: of the vocabulary, specials and the 256 bytes included; less where the texts have no more pairs.
+
+    Raises:
+        UsageError: tokenizers is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    except ImportError:
+        raise UsageError(
+            "a tokenizer of texts needs tokenizers; install it with: pip install 'synthshards[tokenizers]'"
+        ) from None
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)  # a token's offsets leave out its space
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    document: dict[str, Any] = json.loads(tokenizer.to_str())
+    return document
 
 
 def write_tokenizer(task: Task, path: Path, *, dense: bool = False) -> None:

@@ -22,7 +22,7 @@ FLOORS = {
 #: Optional packages that single modules of a floor may import inside a function, where they are asked for.
 OPTIONAL = {
     "synthshards/inspect.py": {"transformers"},
-    "synthshards/subwords.py": {"tokenizers"},
+    "synthshards/tokenizer.py": {"tokenizers"},
     "loaders/sources/tokenize.py": {"tokenizers", "transformers"},
     "synthshards/storage/remote.py": {"fsspec"},
     "synthshards/storage/s3.py": {"botocore"},
