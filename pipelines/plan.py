@@ -49,7 +49,7 @@ class Plan:
     @cached_property
     def suffix(self) -> str:
         """File suffix of the format."""
-        return str(get_format(self.layout.format).SUFFIX)
+        return get_format(self.layout.format).suffix
 
     def name(self, index: int) -> str:
         """File name of a shard."""

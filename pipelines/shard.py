@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +48,7 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
     start, stop = plan.range(index)
     columns, layout = plan.task.columns, plan.layout
     metadata = file_metadata(plan.identity, start, stop)
-    writer: Any = get_format(layout.format).Writer(columns, layout.compression, metadata, start)
+    writer = get_format(layout.format).writer(columns, layout.compression, metadata, start)
     content = ContentDigest(columns)
     key = plan.task.key(plan.identity.seed, plan.identity.split)
     buffers = thread_buffers()
@@ -62,7 +61,7 @@ def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = N
             totals[name] = totals.get(name, 0) + value
         if tick is not None:
             tick({"examples": len(batch), **counts})
-    data: pa.Buffer = writer.finish()
+    data = writer.finish()
     entry = ShardEntry(
         path=plan.name(index),
         start=start,

@@ -8,7 +8,7 @@ from synthshards.dataset.manifest import ShardEntry
 from synthshards.dataset.stored import StoredDataset
 from synthshards.digest import ContentDigest
 from synthshards.errors import DataError, SynthshardsError, UsageError, VersionError, nearest
-from synthshards.formats.arrow_columns import empty_batch
+from synthshards.formats.base import empty_batch
 from synthshards.pipelines.plan import plan_of
 from synthshards.pipelines.shard import make_shard, thread_buffers
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch

@@ -252,7 +252,7 @@ class Shards:
         """The shard from its file; `DataError` or `StorageError` where that cannot be."""
         entry, manifest = self._entry(shard), self._stored.manifest
         found = state.files.read(entry, patient)
-        reader: Reader = get_format(manifest.layout.format).Reader(
+        reader: Reader = get_format(manifest.layout.format).reader(
             found.data, manifest.columns, self._wanted, self._pool
         )
         if reader.rows != entry.stop - entry.start:

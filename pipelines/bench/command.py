@@ -146,7 +146,7 @@ class Run:
     def _formats(self, subjects: Sequence[Subject]) -> None:
         chosen = self.settings
         self.document["formats"], self.document["columns"], self.document["digests"] = [], [], []
-        every = tuple((name, compression) for name, module in FORMATS.items() for compression in module.COMPRESSIONS)
+        every = tuple((name, compression) for name, format in FORMATS.items() for compression in format.compressions)
         for subject in subjects:
             made = memory.batches_of(subject, chosen.memory_rows)
             self.say(f"digests, {subject.preset}")

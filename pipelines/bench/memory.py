@@ -127,7 +127,7 @@ def format_speeds(
     rows, total = sum(map(len, made)), sum(subject.count(batch) for batch in made)
 
     def decode() -> list[RaggedBatch]:
-        reader = module.Reader(file, columns)
+        reader = module.reader(file, columns)
         return [reader.read(at, min(at + BLOCK_ROWS, rows)) for at in range(0, rows, BLOCK_ROWS)]
 
     def write() -> int:
@@ -163,7 +163,7 @@ def format_speeds(
 def column_cost(subject: Subject, column: str, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
     """What a column adds to a shard of the default format: the time to write it alone, and its bytes."""
     name, module = next(iter(FORMATS.items()))
-    compression, columns = module.COMPRESSIONS[0], {column: subject.task.columns[column]}
+    compression, columns = module.compressions[0], {column: subject.task.columns[column]}
     alone = [RaggedBatch({column: batch.columns[column]}) for batch in made]
     total = sum(subject.count(batch) for batch in made)
 
@@ -184,7 +184,7 @@ def column_cost(subject: Subject, column: str, made: list[RaggedBatch], seconds:
 
 def _encoded(module: Any, columns: Mapping[str, str], compression: str, made: list[RaggedBatch]) -> Any:
     """The bytes of a shard."""
-    writer = module.Writer(columns, compression, {}, 0)
+    writer = module.writer(columns, compression, {}, 0)
     for batch in made:
         writer.write(batch)
     return writer.finish()

@@ -161,7 +161,7 @@ def clear(folder: Folder) -> None:
 def looks_like_shard(name: str) -> bool:
     """Whether a file name is ``<split>-00000.<suffix>`` of some split and format."""
     match = _SHARD_NAME.fullmatch(name)
-    return match is not None and match[1] in {f.SUFFIX for f in FORMATS.values()}
+    return match is not None and match[1] in {f.suffix for f in FORMATS.values()}
 
 
 def _fixed(layout: Mapping[str, Any]) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def _check_layout(layout: _Layout) -> None:
     if layout.format not in FORMATS:
         found = nearest(layout.format[:80], FORMATS)
         raise ManifestError(f"$.layout.format: {_shown(layout.format)}{found}; legal: {', '.join(FORMATS)}")
-    compressions = FORMATS[layout.format].COMPRESSIONS
+    compressions = FORMATS[layout.format].compressions
     if layout.compression not in compressions:
         raise ManifestError(f"$.layout.compression: {_shown(layout.compression)}; legal: {', '.join(compressions)}")
     for name, value, limit in (
@@ -280,7 +280,7 @@ def _check_shards(doc: _Document) -> None:
     if len(doc.shards) != layout.num_shards:
         raise ManifestError(f"$.shards: {len(doc.shards)} entries; legal: {layout.num_shards}, as layout says")
     names = ["tokens", "loss_tokens"] if "input_ids" in doc.columns else ["characters"]
-    suffix = FORMATS[layout.format].SUFFIX
+    suffix = FORMATS[layout.format].suffix
     for i, entry in enumerate(doc.shards):
         start = i * layout.shard_examples
         full = start + layout.shard_examples

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,6 +12,7 @@ from ..catalog import is_task_name
 from ..digest import sha256_of
 from ..errors import DataError, UsageError
 from ..formats import get_format
+from ..formats.base import Reader
 from ..ragged import BLOCK_ROWS, RaggedBatch
 from ..storage.folder import Folder
 from ..storage.open import open_folder, split_url
@@ -32,7 +32,7 @@ class StoredDataset:
     name: str = NAME
     by_name: bool = False
 
-    def open_shard(self, index: int) -> Any:
+    def open_shard(self, index: int) -> Reader:
         """A reader of one shard, after its size and sha256 were found right.
 
         Raises:
@@ -41,7 +41,7 @@ class StoredDataset:
         """
         entry = self.manifest.shards[index]
         data = checked_bytes(self.folder, entry)
-        reader = get_format(self.manifest.layout.format).Reader(data, self.manifest.columns)
+        reader = get_format(self.manifest.layout.format).reader(data, self.manifest.columns)
         if reader.rows != entry.stop - entry.start:
             raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
         return reader

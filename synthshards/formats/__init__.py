@@ -1,23 +1,19 @@
-"""The shard formats: one module each, with writer and reader side by side.
-
-Every module has NAME, SUFFIX, COMPRESSIONS (the default first), Writer and Reader (see `parquet` for the signatures).
-A new format is a module and one line in `FORMATS`.
-"""
+"""The shard formats: one module each. A new format is a module and one entry in `FORMATS`."""
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from ..errors import UsageError, nearest
-from . import arrow, webdataset
-from .parquet import file as parquet
+from .arrow import ARROW
+from .base import Format
+from .parquet.file import PARQUET
+from .webdataset import WEBDATASET
 
-#: Name → module, the default first.
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (parquet, webdataset, arrow)}
+#: Name → format, the default first.
+FORMATS: dict[str, Format] = {format.name: format for format in (PARQUET, WEBDATASET, ARROW)}
 
 
-def get_format(name: str) -> ModuleType:
-    """The module of a format.
+def get_format(name: str) -> Format:
+    """A format by name.
 
     Raises:
         UsageError: there is no such format.
@@ -33,7 +29,7 @@ def check_compression(name: str, compression: str | None) -> str:
     Raises:
         UsageError: the format has no such compression.
     """
-    legal: tuple[str, ...] = get_format(name).COMPRESSIONS
+    legal = get_format(name).compressions
     if compression is None:
         return legal[0]
     if compression not in legal:

@@ -1,20 +1,16 @@
-"""Columns to Arrow arrays and back without a copy, the schema of a shard, and the checks all readers share."""
+"""Columns to Arrow arrays and back without a copy, and the schema of a shard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
-from ..ragged import KINDS, Column, RaggedBatch, is_ragged
-from .parquet.dictionary import unpack_bits
-
-#: Called with a size and a dtype, gives an uninitialised array.
-Empty: TypeAlias = Callable[[int, Any], np.ndarray]
+from ..ragged import KINDS, Column, RaggedBatch
+from .base import Empty, check_masks, empty_column, reading
+from .bits import pack_bits, unpack_bits
 
 _SCALARS = {
     "bool": pa.bool_(),
@@ -25,18 +21,6 @@ _SCALARS = {
     "uint64": pa.uint64(),
     "int64": pa.int64(),
 }
-
-
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn whatever a foreign parser raises over damaged bytes into a `DataError` of one line."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow has OSError, ValueError, KeyError, MemoryError … for the same kind of damage
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"not a readable {what} file: {reason}") from error
 
 
 def arrow_type(kind: str) -> pa.DataType:
@@ -88,7 +72,7 @@ def to_arrow(column: Column) -> pa.Array:
 
 def _flat_to_arrow(values: np.ndarray, data_type: pa.DataType) -> pa.Array:
     if pa.types.is_boolean(data_type):
-        packed = np.packbits(values, bitorder="little")
+        packed = pack_bits(values)
     else:
         packed = np.ascontiguousarray(values)
     return pa.Array.from_buffers(data_type, len(values), [None, pa.py_buffer(packed)], null_count=0)
@@ -105,16 +89,7 @@ def to_batch(batch: pa.RecordBatch, columns: Mapping[str, str], empty: Empty = n
     """
     with reading("shard"):
         batch.validate(full=True)  # looks at offsets and text, not at numbers: cheap
-        return check_rows(RaggedBatch({n: _to_column(batch.column(n), kind, empty) for n, kind in columns.items()}))
-
-
-def check_rows(batch: RaggedBatch) -> RaggedBatch:
-    """Raise DataError unless ids and mask have the same lengths; return the batch."""
-    if "input_ids" in batch.columns and "loss_mask" in batch.columns:
-        ids, mask = batch.columns["input_ids"].offsets, batch.columns["loss_mask"].offsets
-        if ids is not None and mask is not None and not np.array_equal(ids, mask):
-            raise DataError("the shard has a row whose loss_mask is not as long as its input_ids")
-    return batch
+        return check_masks(RaggedBatch({n: _to_column(batch.column(n), kind, empty) for n, kind in columns.items()}))
 
 
 def check_text(column: Column) -> None:
@@ -129,7 +104,7 @@ def _to_column(array: pa.Array, kind: str, empty: Empty) -> Column:
     if kind in _SCALARS:
         return Column(kind, _flat_to_numpy(array, kind, 0, len(array), empty))
     if len(array) == 0:
-        return _empty_column(kind)
+        return empty_column(kind)
     offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, array.offset * 4).astype(np.int64)
     first, last = int(offsets[0]), int(offsets[-1])
     if kind == "string":
@@ -158,17 +133,3 @@ def _flat_to_numpy(array: pa.Array, kind: str, start: int, stop: int, empty: Emp
         unpack_bits(packed, skip, bits.view(np.uint8))
         return bits
     return np.frombuffer(data, dtype, stop - start, start * dtype.itemsize)
-
-
-def _empty_column(kind: str) -> Column:
-    return Column(kind, np.empty(0, KINDS[kind]), np.zeros(1, np.int64) if is_ragged(kind) else None)
-
-
-def chosen(columns: Mapping[str, str], wanted: Collection[str] | None) -> dict[str, str]:
-    """Those of `columns` that are wanted (None: all), in their order."""
-    return {name: kind for name, kind in columns.items() if wanted is None or name in wanted}
-
-
-def empty_batch(columns: Mapping[str, str]) -> RaggedBatch:
-    """No rows of these columns."""
-    return RaggedBatch({name: _empty_column(kind) for name, kind in columns.items()})

@@ -13,7 +13,8 @@ from ..errors import DataError
 from ..kernels.bytes_ import copy_bytes
 from ..kernels.jit import kernel
 from ..ragged import Column, offsets_of
-from .arrow_columns import arrow_schema, reading, to_batch
+from .arrow_columns import arrow_schema, to_batch
+from .base import reading
 
 _WIDEST = 21  # bytes of the longest int64 and a comma
 

@@ -25,11 +25,8 @@ from ..kernels.bytes_ import copy_bytes, equal_bytes
 from ..kernels.jit import helper, kernel
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, offsets_of
 from . import json_rows
-from .arrow_columns import check_rows, check_text, chosen, empty_batch, reading
-
-NAME = "webdataset"
-SUFFIX = "tar"
-COMPRESSIONS: tuple[str, ...] = ("none",)
+from .arrow_columns import check_text
+from .base import BlockWriter, Format, check_masks, chosen, empty_batch, reading, unreadable
 
 _PREFIX = "SYNTHSHARDS."
 _MAX_ROWS = 10**12  # keys have 12 digits
@@ -134,35 +131,25 @@ def _put(
         out[at : at + -sizes[row] % 512] = 0
 
 
-class Writer:
-    """Writes one shard in memory.
-
-    Args:
-        columns: name → kind, in the order of the file.
-        compression: one of `COMPRESSIONS`.
-        metadata: the file's own metadata.
-        start: global index of the first row, the first key.
-    """
+class TarWriter(BlockWriter):
+    """Writes one shard in memory; see `MakeWriter` for its arguments (`start` is the first key)."""
 
     def __init__(self, columns: Mapping[str, str], compression: str, metadata: Mapping[str, str], start: int) -> None:
-        assert compression in COMPRESSIONS, compression
+        assert compression in WEBDATASET.compressions, compression
         self._columns = dict(columns)
         self._layout = _layout(columns)
         self._start = start
-        self._rows = 0
         self._block = np.empty(0, np.uint8)  # scratch: fresh memory for each block costs more than filling it
         self._sink = pa.BufferOutputStream()
         self._sink.write(_global_header(metadata))
 
-    def write(self, batch: RaggedBatch) -> None:
-        """Add rows; only the last batch may end within a block of 1,024. Its buffers may be reused afterwards."""
-        assert len(batch) > 0, "no rows"
-        assert self._rows % BLOCK_ROWS == 0, "only the last batch may end within a block"
-        for block in batch.blocks():
-            self._write_block(block)
+    def _append(self, batch: RaggedBatch) -> None:
+        first = self._start + self._rows
+        assert first + len(batch) <= _MAX_ROWS, "keys have 12 digits"
+        for at, block in zip(range(first, first + len(batch), BLOCK_ROWS), batch.blocks(), strict=True):
+            self._append_block(at, block)
 
-    def _write_block(self, batch: RaggedBatch) -> None:
-        assert self._start + self._rows + len(batch) <= _MAX_ROWS, "keys have 12 digits"
+    def _append_block(self, first: int, batch: RaggedBatch) -> None:
         apart = _stored_apart(self._columns)
         contents = []  # bytes, where each row starts, how many bytes it has
         for name in apart:
@@ -180,10 +167,8 @@ class Writer:
         if len(self._block) < total:
             self._block = np.empty(total, np.uint8)
         for member, (data, starts, _) in enumerate(contents):
-            first = self._start + self._rows
             _put(self._block, places[member], sizes[member], first, self._layout, member, data, starts)
         self._sink.write(self._block[:total])
-        self._rows += len(batch)
 
     def finish(self) -> pa.Buffer:
         """The whole file, which ends in zeros up to a multiple of 10,240 bytes, as tar writes it."""
@@ -256,17 +241,8 @@ def _gather(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, separator: 
             at += 1
 
 
-class Reader:
-    """Reads one shard.
-
-    Args:
-        columns: name → kind of all its columns.
-        wanted: those that `read` gives, None: all.
-        pool: where the memory of what is read comes from.
-
-    Raises:
-        DataError: the bytes are no such file, or its columns are not `columns`; also from `read`.
-    """
+class TarReader:
+    """Reads one shard; see `MakeReader` for its arguments."""
 
     def __init__(
         self,
@@ -285,15 +261,15 @@ class Reader:
         places, sizes = np.empty(shape, np.int64), np.empty(shape, np.int64)
         self.rows, problem = _walk(self._data, at, self._layout, places, sizes, np.empty(640, np.uint8))
         if problem >= 0:
-            wanted = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-            raise DataError(f"not a readable WebDataset tar file of the columns {wanted}: unexpected byte {problem}")
+            expected = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            raise DataError(f"not a readable WebDataset tar file of the columns {expected}: unexpected byte {problem}")
         self._starts, self._sizes = places[: self.rows].T + 512, sizes[: self.rows].T
         if self.rows:
             self.read(0, 1)  # the json has its schema in every row
         self._columns = chosen(columns, wanted)
 
     def read(self, start: int, stop: int) -> RaggedBatch:
-        """Rows start..stop-1 of the shard (0 ≤ start ≤ stop ≤ rows)."""
+        """See `Reader`."""
         assert 0 <= start <= stop <= self.rows, (start, stop, self.rows)
         if start == stop:
             return empty_batch(self._columns)
@@ -314,7 +290,7 @@ class Reader:
             facts = {name: kind for name, kind in self._stored.items() if name not in apart}
             lines, _ = self._content(len(apart), start, stop, separator=ord("\n"))
             found.update(json_rows.load(lines, facts, stop - start))
-        return check_rows(RaggedBatch({name: found[name] for name in self._columns}))
+        return check_masks(RaggedBatch({name: found[name] for name in self._columns}))
 
     def _content(self, member: int, start: int, stop: int, separator: int = -1) -> tuple[np.ndarray, np.ndarray]:
         """The contents of a member over rows start..stop-1, without .npy headers: uint8, and int64 bounds."""
@@ -339,5 +315,8 @@ def _read_global_header(data: np.ndarray) -> tuple[dict[str, str], int]:
         at += max(length, 1)
     header = _global_header(metadata)
     if data[: len(header)].tobytes() != header:
-        raise DataError("not a readable WebDataset tar file: it does not begin with this package's header")
+        raise unreadable("WebDataset tar", "it does not begin with this package's header")
     return metadata, len(header)
+
+
+WEBDATASET = Format("webdataset", "tar", ("none",), TarWriter, TarReader)

@@ -21,9 +21,10 @@ from synthshards.catalog import make_task
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS, check_compression, get_format
 from synthshards.formats.parquet import pages
+from synthshards.formats.parquet.fields import Encoding
 from synthshards.ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat, offsets_of
 
-PAIRS = [(name, compression) for name, module in FORMATS.items() for compression in module.COMPRESSIONS]
+PAIRS = [(name, compression) for name, module in FORMATS.items() for compression in module.compressions]
 every_format = pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
 
 
@@ -32,7 +33,7 @@ every_format = pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
 def test_round_trip_of_every_kind(name: str, compression: str, rows: int) -> None:
     batch = every_kind(rows)
     metadata = {"fingerprint": "sha256:é", "start": "7", "identity": '{"a": "b=c\\n"}'}
-    reader = FORMATS[name].Reader(encode(FORMATS[name], batch, compression, metadata, 7), batch.kinds)
+    reader = FORMATS[name].reader(encode(FORMATS[name], batch, compression, metadata, 7), batch.kinds)
     assert reader.rows == rows
     assert reader.metadata == metadata
     found = reader.read(0, rows)
@@ -52,7 +53,7 @@ def test_any_columns_and_any_slice(module: ModuleType, data: st.DataObject) -> N
     names = [data.draw(st.sampled_from(["input_ids", "loss_mask", "text", "x"])), "b", 'c "é', "d"]
     named = {name: column(kind, rows, rng, distinct) for name, kind in zip(names, kinds, strict=False)}
     batch = RaggedBatch(named)
-    reader = module.Reader(encode(module, batch), batch.kinds)
+    reader = module.reader(encode(module, batch), batch.kinds)
     for _ in range(4):
         start = data.draw(st.integers(0, rows))
         stop = data.draw(st.integers(start, rows))
@@ -62,7 +63,7 @@ def test_any_columns_and_any_slice(module: ModuleType, data: st.DataObject) -> N
 @pytest.mark.parametrize("batch", [token_batch(2500), text_batch(1500)], ids=["tokens", "text"])
 def test_the_content_digest_is_the_same_in_every_format(batch: RaggedBatch) -> None:
     for name, compression in PAIRS:
-        reader = FORMATS[name].Reader(encode(FORMATS[name], batch, compression), batch.kinds)
+        reader = FORMATS[name].reader(encode(FORMATS[name], batch, compression), batch.kinds)
         blocks = [reader.read(at, min(at + BLOCK_ROWS, reader.rows)) for at in range(0, reader.rows, BLOCK_ROWS)]
         assert digest(concat(blocks)) == digest(batch)
 
@@ -72,14 +73,14 @@ def test_rows_that_hold_nothing(module: ModuleType) -> None:
     nothing = np.zeros(4, np.int64)
     batch = RaggedBatch({kind: Column(kind, np.empty(0, KINDS[kind]), nothing) for kind in KINDS if "<" in kind})
     batch = RaggedBatch({**batch.columns, "text": strings(["", "", ""])})
-    same(module.Reader(encode(module, batch), batch.kinds).read(0, 3), batch)
+    same(module.reader(encode(module, batch), batch.kinds).read(0, 3), batch)
 
 
 @every_format
 @pytest.mark.parametrize("text", ["plain é", 'say "x"', "back\\slash", "new\nline", "nul\0", "\x7f\u2028"])
 def test_every_text_survives(module: ModuleType, text: str) -> None:
     batch = RaggedBatch({"text": strings([text, ""]), "major": strings(["", text])})
-    found = module.Reader(encode(module, batch), batch.kinds).read(0, 2)
+    found = module.reader(encode(module, batch), batch.kinds).read(0, 2)
     assert found.columns["major"].tolist() == ["", text]
     same(found, batch)
 
@@ -87,9 +88,9 @@ def test_every_text_survives(module: ModuleType, text: str) -> None:
 @every_format
 def test_equal_builds_give_equal_bytes_and_buffers_may_be_reused(module: ModuleType) -> None:
     batch = every_kind(2000)
-    for compression in module.COMPRESSIONS:
+    for compression in module.compressions:
         first = encode(module, batch, compression, {"a": "1"}, 5)
-        writer = module.Writer(batch.kinds, compression, {"a": "1"}, 5)
+        writer = module.writer(batch.kinds, compression, {"a": "1"}, 5)
         for at in (0, 1024):
             part = batch.slice(at, min(at + 1024, 2000))
             scratch = RaggedBatch({n: Column(c.kind, c.values.copy(), c.offsets) for n, c in part.columns.items()})
@@ -113,9 +114,9 @@ def test_rows_may_come_in_any_number_of_blocks(module: ModuleType) -> None:
     more = {"large": Column("uint32", large), "many": Column("uint16", many), "texts": texts, "lists": lists}
     batch = RaggedBatch({**batch.columns, **more})
     expected = encode(module, batch)
-    same(module.Reader(expected, batch.kinds).read(0, rows), batch)
+    same(module.reader(expected, batch.kinds).read(0, rows), batch)
     for cuts in ([0, rows], [0, 2 * BLOCK_ROWS, rows], [0, BLOCK_ROWS, 5 * BLOCK_ROWS, rows]):
-        writer = module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0)
+        writer = module.writer(batch.kinds, module.compressions[0], {}, 0)
         for start, stop in pairwise(cuts):
             writer.write(batch.slice(start, stop))
         assert writer.finish().equals(expected), cuts
@@ -124,19 +125,19 @@ def test_rows_may_come_in_any_number_of_blocks(module: ModuleType) -> None:
 @every_format
 def test_blocks_are_the_unit(module: ModuleType) -> None:
     batch = token_batch(1045)
-    writer = module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0)
+    writer = module.writer(batch.kinds, module.compressions[0], {}, 0)
     writer.write(batch.slice(0, 10))
     with pytest.raises(AssertionError):
         writer.write(batch.slice(10, 20))
-    writer = module.Writer(batch.kinds, module.COMPRESSIONS[0], {}, 0)
+    writer = module.writer(batch.kinds, module.compressions[0], {}, 0)
     writer.write(batch.slice(0, 1030))
     with pytest.raises(AssertionError):
         writer.write(batch.slice(1030, 1045))
     data = encode(module, token_batch(2500))
-    if module.NAME == "parquet":
+    if module.name == "parquet":
         footer = pq.ParquetFile(pa.BufferReader(data)).metadata
         sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-    elif module.NAME == "arrow":
+    elif module.name == "arrow":
         file = pa.ipc.open_file(data)
         sizes = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
     else:
@@ -146,7 +147,7 @@ def test_blocks_are_the_unit(module: ModuleType) -> None:
 
 def test_uncompressed_arrow_is_read_without_a_copy() -> None:
     data = encode(FORMATS["arrow"], token_batch(2000))
-    found = FORMATS["arrow"].Reader(data, token_batch(1).kinds).read(1024, 2000)
+    found = FORMATS["arrow"].reader(data, token_batch(1).kinds).read(1024, 2000)
     at = found.input_ids.__array_interface__["data"][0]
     assert data.address <= at < data.address + data.size
 
@@ -156,7 +157,7 @@ def test_uncompressed_arrow_is_read_without_a_copy() -> None:
 
 @pytest.mark.parametrize("distinct", [1, 4, 5, 256, 257, 300, 70_000])
 @pytest.mark.parametrize("kind", ["list<uint16>", "list<uint32>", "list<int64>", "uint16"])
-@pytest.mark.parametrize("compression", FORMATS["parquet"].COMPRESSIONS)
+@pytest.mark.parametrize("compression", FORMATS["parquet"].compressions)
 def test_pyarrow_reads_every_encoding_of_our_parquet(compression: str, kind: str, distinct: int) -> None:
     rng = np.random.default_rng(distinct)
     lengths = np.maximum(rng.integers(-20, 90, 1500), 0)
@@ -164,7 +165,7 @@ def test_pyarrow_reads_every_encoding_of_our_parquet(compression: str, kind: str
     values = rng.integers(0, min(distinct, np.iinfo(KINDS[kind]).max), size).astype(KINDS[kind])
     batch = RaggedBatch({"x": Column(kind, values, offsets_of(lengths) if "<" in kind else None)})
     data = encode(FORMATS["parquet"], batch, compression)
-    same(FORMATS["parquet"].Reader(data, batch.kinds).read(0, 1500), batch)
+    same(FORMATS["parquet"].reader(data, batch.kinds).read(0, 1500), batch)
     file = pq.ParquetFile(pa.BufferReader(data))
     assert file.read().column("x").to_pylist() == batch.columns["x"].tolist()
     assert ("RLE_DICTIONARY" in file.metadata.row_group(0).column(0).encodings) == (distinct <= 300)
@@ -187,7 +188,7 @@ def test_a_page_is_the_one_that_the_docstring_shows() -> None:
     [made] = pages.PageWriter().encode(example)
     assert made.page.tobytes().hex(" ") == "08 00 00 00 02 00 04 01 02 00 04 01 02 00 00 00 0c 01 02 03 44 00"
     assert made.dictionary is not None
-    assert (made.levels, made.encoding, made.distinct) == (6, pages.RLE_DICTIONARY, 2)
+    assert (made.levels, made.encoding, made.distinct) == (6, Encoding.RLE_DICTIONARY, 2)
     assert made.dictionary.tobytes().hex(" ") == "07 00 00 00 09 00 00 00"
 
 
@@ -201,11 +202,11 @@ def short_strings(rows: int, distinct: int, longest: int, seed: int = 0) -> Colu
 
 @pytest.mark.parametrize("longest", [3, 7, 8, 17, 45])
 @pytest.mark.parametrize("distinct", [1, 2, 5, 255, 257, 600, 3000])
-@pytest.mark.parametrize("compression", FORMATS["parquet"].COMPRESSIONS)
+@pytest.mark.parametrize("compression", FORMATS["parquet"].compressions)
 def test_pyarrow_reads_strings_that_repeat(compression: str, distinct: int, longest: int) -> None:
     batch = RaggedBatch({"x": short_strings(1500, distinct, longest)})
     data = encode(FORMATS["parquet"], batch, compression)
-    same(FORMATS["parquet"].Reader(data, batch.kinds).read(0, 1500), batch)
+    same(FORMATS["parquet"].reader(data, batch.kinds).read(0, 1500), batch)
     file = pq.ParquetFile(pa.BufferReader(data))
     assert file.read().column("x").to_pylist() == batch.columns["x"].tolist()
     found = file.metadata.row_group(0).column(0)
@@ -295,7 +296,7 @@ def test_the_tar_is_what_tarfile_numpy_and_json_write(batch: RaggedBatch) -> Non
 
 def test_names_of_formats_and_compressions() -> None:
     assert list(FORMATS) == ["parquet", "webdataset", "arrow"]
-    assert get_format("arrow").SUFFIX == "arrow"
+    assert get_format("arrow").suffix == "arrow"
     with pytest.raises(UsageError, match=r"one of parquet, webdataset, arrow; did you mean 'parquet'\?"):
         get_format("parqet")
     assert check_compression("parquet", None) == "zstd"
@@ -309,6 +310,6 @@ def test_names_of_formats_and_compressions() -> None:
 def test_wanted_columns_are_those_of_all_and_no_other(module: ModuleType, batch: RaggedBatch) -> None:
     names = list(batch.columns)
     for wanted in (names[:1], names[-1:], [names[-1], names[0]], ["input_ids", "loss_mask", "text"]):
-        part = module.Reader(encode(module, batch), batch.kinds, wanted).read(3, 1400)
+        part = module.reader(encode(module, batch), batch.kinds, wanted).read(3, 1400)
         assert list(part.columns) == [name for name in names if name in wanted]
         same(part, RaggedBatch({name: batch.slice(3, 1400).columns[name] for name in part.columns}))

@@ -14,9 +14,10 @@ from format_rows import encode, every_kind, token_batch
 from synthshards.errors import DataError
 from synthshards.formats import FORMATS
 from synthshards.formats.parquet import pages
+from synthshards.formats.parquet.fields import Encoding
 from synthshards.ragged import Column, RaggedBatch
 
-PAIRS = [(name, compression) for name, module in FORMATS.items() for compression in module.COMPRESSIONS]
+PAIRS = [(name, compression) for name, module in FORMATS.items() for compression in module.compressions]
 every_format = pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
 
 
@@ -26,7 +27,7 @@ def test_other_columns_are_refused(module: ModuleType) -> None:
     data = encode(module, batch)
     kinds = batch.kinds
     others = {
-        "another type": {**kinds, "n": "uint8" if module.NAME != "webdataset" else "list<uint16>"},
+        "another type": {**kinds, "n": "uint8" if module.name != "webdataset" else "list<uint16>"},
         "another id type": {**kinds, "input_ids": "list<uint32>"},
         "a name": {("m" if name == "n" else name): kind for name, kind in kinds.items()},
         "one more": {**kinds, "more": "uint16"},
@@ -34,7 +35,7 @@ def test_other_columns_are_refused(module: ModuleType) -> None:
     }
     for columns in others.values():
         with pytest.raises(DataError):
-            module.Reader(data, columns)
+            module.reader(data, columns)
 
 
 @every_format
@@ -43,12 +44,12 @@ def test_rows_that_contradict_themselves_are_refused(module: ModuleType) -> None
     mask = Column("list<bool>", np.ones(4, bool), np.arange(5))
     data = encode(module, RaggedBatch({**good.columns, "loss_mask": mask}))
     with pytest.raises(DataError, match="loss_mask"):
-        module.Reader(data, good.kinds).read(0, 4)
+        module.reader(data, good.kinds).read(0, 4)
     for name in ("text", "employer"):
         bad = RaggedBatch({name: Column("string", np.array([0x61, 0xFF], np.uint8), np.array([0, 1, 2]))})
         data = encode(module, bad)
         with pytest.raises(DataError):
-            module.Reader(data, bad.kinds).read(0, 2)
+            module.reader(data, bad.kinds).read(0, 2)
 
 
 def test_a_tar_must_be_ours_to_the_byte() -> None:
@@ -71,7 +72,7 @@ def test_a_tar_must_be_ours_to_the_byte() -> None:
         data = bytearray(clean)
         data[at] = 2 if at == mask else data[at] ^ 1
         with pytest.raises(DataError):
-            module.Reader(pa.py_buffer(bytes(data)), batch.kinds).read(0, 3)
+            module.reader(pa.py_buffer(bytes(data)), batch.kinds).read(0, 3)
 
 
 def test_nulls_and_other_blocks_are_refused() -> None:
@@ -81,16 +82,16 @@ def test_nulls_and_other_blocks_are_refused() -> None:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=2)
     with pytest.raises(DataError, match="rows"):
-        FORMATS["arrow"].Reader(sink.getvalue(), batch.kinds).read(0, 4)
+        FORMATS["arrow"].reader(sink.getvalue(), batch.kinds).read(0, 4)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     with pytest.raises(DataError, match="null"):
-        FORMATS["arrow"].Reader(sink.getvalue(), batch.kinds).read(0, 4)
+        FORMATS["arrow"].reader(sink.getvalue(), batch.kinds).read(0, 4)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     with pytest.raises(DataError):
-        FORMATS["parquet"].Reader(sink.getvalue(), batch.kinds)
+        FORMATS["parquet"].reader(sink.getvalue(), batch.kinds)
 
 
 @every_format
@@ -100,7 +101,7 @@ def test_what_is_no_such_file_is_refused(module: ModuleType) -> None:
     files += [encode(other, batch).to_pybytes() for other in FORMATS.values() if other is not module]
     for data in files:
         with pytest.raises(DataError) as caught:
-            module.Reader(pa.py_buffer(data), batch.kinds)
+            module.reader(pa.py_buffer(data), batch.kinds)
         assert "\n" not in str(caught.value)
 
 
@@ -111,7 +112,7 @@ def test_a_truncated_file_is_refused(name: str, compression: str) -> None:
     padding = 10_240 if name == "webdataset" else 1  # a tar may lose some of the zeros at its end
     for size in [*range(0, len(data) - padding, len(data) // 50), len(data) - padding]:
         with pytest.raises(DataError):
-            FORMATS[name].Reader(pa.py_buffer(data[:size]), batch.kinds).read(0, 1100)
+            FORMATS[name].reader(pa.py_buffer(data[:size]), batch.kinds).read(0, 1100)
 
 
 @pytest.mark.parametrize(("name", "compression"), PAIRS)
@@ -128,7 +129,7 @@ def test_damage_is_a_data_error_or_other_rows_and_nothing_else(name: str, compre
             at = chance.randrange(low, len(data))
             data[at] = chance.choice([data[at] ^ 1 << chance.randrange(8), 0, 0x7F, 0x80, 0xFF])
         try:
-            reader = FORMATS[name].Reader(pa.py_buffer(bytes(data)), batch.kinds)
+            reader = FORMATS[name].reader(pa.py_buffer(bytes(data)), batch.kinds)
             found = reader.read(0, reader.rows)
         except DataError:
             refused += 1
@@ -158,7 +159,7 @@ def test_damaged_values_of_a_page_are_refused(page: str, dictionary: str | None)
     def decode(levels: str, page: str, dictionary: str | None) -> list[list[int]]:
         content = np.frombuffer(bytes.fromhex(levels + page), np.uint8)
         distinct = np.frombuffer(bytes.fromhex(dictionary), np.uint8) if dictionary else None
-        encoding = pages.RLE_DICTIONARY if dictionary else pages.PLAIN
+        encoding = Encoding.RLE_DICTIONARY if dictionary else Encoding.PLAIN
         return pages.decode("list<uint16>", 2, content, encoding, distinct, 2).tolist()
 
     assert decode(levels, "02 03 44 00", good) == [[7, 9, 7], [9, 7, 7]]
@@ -199,7 +200,7 @@ def test_damaged_values_of_a_page_are_refused(page: str, dictionary: str | None)
 def test_damaged_dictionaries_of_strings_are_refused(page: str, dictionary: str, distinct: int) -> None:
     def decode(page: str, dictionary: str, distinct: int) -> list[str]:
         content, known = (np.frombuffer(bytes.fromhex(part), np.uint8) for part in (page, dictionary))
-        return pages.decode("string", 8, content, pages.RLE_DICTIONARY, known, distinct).tolist()
+        return pages.decode("string", 8, content, Encoding.RLE_DICTIONARY, known, distinct).tolist()
 
     good = "01 00 00 00 61 02 00 00 00 62 63"
     assert decode("02 03 44 00", good, 2) == ["a", "bc", "a", "bc", "a", "a", "a", "a"]

@@ -38,7 +38,7 @@ def folder_of(folder: Path, module: ModuleType, batch: RaggedBatch, shards: int,
         data = encode(
             module, part, metadata={"fingerprint": "sha256:00", "start": str(shard * size)}, start=shard * size
         )
-        (folder / f"{split}-{shard:05}.{module.SUFFIX}").write_bytes(data.to_pybytes())
+        (folder / f"{split}-{shard:05}.{module.suffix}").write_bytes(data.to_pybytes())
     (folder / "manifest.json").write_text('{"schema_version": 1, "dataset": {"task": "depo"}}\n')
     return folder
 
@@ -75,7 +75,7 @@ def test_hugging_face_loads_a_folder(
     found = load_dataset(tmp_path, str(folder_of(tmp_path / "data", module, batch, shards, split)))
     assert list(found) == [hf_split]
     rows = found[hf_split].to_list()
-    if module.NAME == "webdataset":
+    if module.name == "webdataset":
         assert [row["__key__"] for row in rows] == [f"{i:012}" for i in range(len(batch))]
         rows = [unpack(row) for row in rows]
     else:
@@ -90,9 +90,9 @@ def test_hugging_face_loads_a_folder(
 def test_hugging_face_loads_files_and_streams(module: ModuleType, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "data", module, TOKENS, 2, "my_split")
     files = [str(path) for path in sorted(folder.glob("my_split-*"))]
-    found = load_dataset(tmp_path, module.NAME, data_files={"mine": files})["mine"]
-    streamed = load_dataset(tmp_path, module.NAME, data_files={"mine": files}, streaming=True)["mine"]
-    if module.NAME == "webdataset":
+    found = load_dataset(tmp_path, module.name, data_files={"mine": files})["mine"]
+    streamed = load_dataset(tmp_path, module.name, data_files={"mine": files}, streaming=True)["mine"]
+    if module.name == "webdataset":
         assert found.column_names[:3] == ["input_ids.npy", "loss_mask.npy", "json"]
         assert str(found.features["input_ids.npy"]) == "List(Value('uint16'))"
         assert [unpack(row) for row in found.to_list()] == rows_of(TOKENS)
@@ -104,7 +104,7 @@ def test_hugging_face_loads_files_and_streams(module: ModuleType, tmp_path: Path
 
 
 @both
-@pytest.mark.parametrize("compression", FORMATS["parquet"].COMPRESSIONS)
+@pytest.mark.parametrize("compression", FORMATS["parquet"].compressions)
 def test_duckdb_reads_parquet(batch: RaggedBatch, compression: str, tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
     path = tmp_path / "train-00000.parquet"
@@ -131,7 +131,7 @@ def test_duckdb_reads_parquet(batch: RaggedBatch, compression: str, tmp_path: Pa
 
 @both
 @pytest.mark.parametrize(
-    ("name", "compression"), [(n, c) for n in ("parquet", "arrow") for c in FORMATS[n].COMPRESSIONS]
+    ("name", "compression"), [(n, c) for n in ("parquet", "arrow") for c in FORMATS[n].compressions]
 )
 def test_polars_reads_parquet_and_arrow(batch: RaggedBatch, name: str, compression: str, tmp_path: Path) -> None:
     polars = pytest.importorskip("polars")

@@ -105,7 +105,7 @@ def test_json_holds_every_section_and_nothing_is_left_behind(
     assert [e["preset"] for e in document["plain"]] == list(command.PRESETS)
     assert [e["preset"] for e in document["generation"]] == list(command.PRESETS)
     assert [e["preset"] for e in document["digests"]] == list(command.PRESETS)
-    every = [(name, compression) for name, module in FORMATS.items() for compression in module.COMPRESSIONS]
+    every = [(name, compression) for name, format in FORMATS.items() for compression in format.compressions]
     found = [(e["preset"], e["format"], e["compression"]) for e in document["formats"]]
     assert found == [(preset, *case) for preset in command.PRESETS for case in every]
     for preset in command.PRESETS:  # read back, every format has the same rows
@@ -169,8 +169,8 @@ def test_a_format_that_reads_other_rows_than_it_wrote_is_an_error(monkeypatch: p
     subject = memory.Subject.of("depo1-225")
     made = memory.batches_of(subject, 1500)
     assert list(map(len, made)) == [1024, 476]
-    read = FORMATS["arrow"].Reader.read
-    monkeypatch.setattr(FORMATS["arrow"].Reader, "read", lambda self, a, b: read(self, 0, b - a))
+    read = FORMATS["arrow"].reader.read
+    monkeypatch.setattr(FORMATS["arrow"].reader, "read", lambda self, a, b: read(self, 0, b - a))
     with pytest.raises(DataError, match="rows read are not those written"):
         memory.format_speeds(subject, "arrow", "none", made, 0.0)
 

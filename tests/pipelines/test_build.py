@@ -38,7 +38,7 @@ def test_a_finished_folder_holds_shards_and_manifest_whose_bytes_do_not_depend_o
         report = build(small(5, format=name), str(tmp_path / str(workers)), workers=workers)
         assert (report.made, report.kept) == (5, 0)
     one = files(tmp_path / "1")
-    assert set(one) == names(5, FORMATS[name].SUFFIX)
+    assert set(one) == names(5, FORMATS[name].suffix)
     assert one == files(tmp_path / "2") == files(tmp_path / "5")
 
 
@@ -69,7 +69,7 @@ def test_each_file_says_its_identity_and_seed_range(name: str, tmp_path: Path) -
     manifest = load(open_folder(tmp_path))
     for entry, (start, stop) in zip(manifest.shards, [(0, 64), (64, 100)], strict=True):
         data = open_folder(tmp_path).read(entry.path)
-        metadata = get_format(name).Reader(data, manifest.columns).metadata
+        metadata = get_format(name).reader(data, manifest.columns).metadata
         assert json.loads(metadata["identity"]) == plan.identity.as_dict()
         assert metadata["fingerprint"] == plan.identity.fingerprint == manifest.identity.fingerprint
         assert (int(metadata["start"]), int(metadata["stop"])) == (start, stop) == (entry.start, entry.stop)
@@ -87,7 +87,7 @@ def test_other_libraries_see_that_metadata_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "compression"), [(name, each) for name, module in FORMATS.items() for each in module.COMPRESSIONS]
+    ("name", "compression"), [(name, each) for name, module in FORMATS.items() for each in module.compressions]
 )
 def test_compression_is_layout_it_changes_files_and_never_rows(name: str, compression: str, tmp_path: Path) -> None:
     build(small(2), str(tmp_path / "default"))

@@ -82,7 +82,7 @@ def encode(
     start: int = 0,
 ) -> pa.Buffer:
     """A shard of the rows of `batch`."""
-    writer = module.Writer(batch.kinds, compression or module.COMPRESSIONS[0], metadata or {}, start)
+    writer = module.writer(batch.kinds, compression or module.compressions[0], metadata or {}, start)
     for at in range(0, len(batch), BLOCK_ROWS):
         writer.write(batch.slice(at, min(at + BLOCK_ROWS, len(batch))))
     return writer.finish()

@@ -92,7 +92,7 @@ def rows_of_shard(out: str, index: int) -> RaggedBatch:
 def shard_bytes(manifest: Manifest, batch: RaggedBatch, start: int, stop: int) -> bytes:
     """`batch` as a shard file that claims the range start..stop-1."""
     metadata = file_metadata(manifest.identity, start, stop)
-    writer: Any = get_format(manifest.layout.format).Writer(
+    writer: Any = get_format(manifest.layout.format).writer(
         manifest.columns, manifest.layout.compression, metadata, start
     )
     writer.write(batch)

@@ -1,4 +1,4 @@
-"""Indices into a Parquet dictionary: numbers for values, their packing into bits, and back."""
+"""Indices into a Parquet dictionary: numbers for values, and back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from ...errors import DataError
 from ...kernels.jit import helper, kernel
+from ..base import unreadable
+from ..bits import pack, unpack
 from .thrift import varint
-
-_ONE, _8, _BYTE = np.uint64(1), np.uint64(8), np.uint64(0xFF)
 
 
 @kernel
@@ -45,24 +45,6 @@ def number(values: np.ndarray, codes: np.ndarray, out: np.ndarray, distinct: np.
     return found
 
 
-@kernel
-def pack(codes: Any, bits: Any, out: Any) -> int:
-    """Pack numbers below 2^bits (a multiple of eight of them) into `out` (uint8), the first in the lowest bits.
-
-    Returns the bytes used. `out` may be the memory of `codes`.
-    """
-    held, have, at = np.uint64(0), np.uint64(0), 0
-    for i in range(len(codes)):
-        held |= np.uint64(codes[i]) << have
-        have += bits
-        while have >= _8:
-            out[at] = held & _BYTE
-            at += 1
-            held >>= _8
-            have -= _8
-    return at
-
-
 @helper
 def put_indices(codes: Any, count: Any, distinct: Any, out: Any, at: Any) -> Any:
     """Write the first `count` numbers, below `distinct`, in the fewest bits to out[at]; return their end.
@@ -85,42 +67,6 @@ def put_indices(codes: Any, count: Any, distinct: Any, out: Any, at: Any) -> Any
     out[at] = head
     at += 1
     return at + pack(codes[: 8 * groups], np.uint64(bits), out[at:])
-
-
-@kernel
-def _unpack(packed: Any, bits: Any, out: Any) -> None:
-    """The inverse: fills `out` (uint16) as far as `packed` (uint8) reaches."""
-    held, have, at = np.uint64(0), np.uint64(0), 0
-    mask = (_ONE << bits) - _ONE
-    for i in range(len(out)):
-        while have < bits:
-            held |= np.uint64(packed[at]) << have
-            at += 1
-            have += _8
-        out[i] = held & mask
-        held >>= bits
-        have -= bits
-
-
-@kernel
-def unpack_bits(packed: Any, skip: Any, out: Any) -> None:
-    """Fill `out` (uint8) with the bits of `packed` (uint8) from bit `skip` (0..7) on, the first the lowest.
-
-    Twice as fast as NumPy's, and into memory that is there (measured).
-    """
-    count = len(out)
-    at = min((8 - skip) % 8, count)
-    for i in range(at):
-        out[i] = packed[0] >> np.uint8(skip + i) & np.uint8(1)
-    whole = (count - at) // 8
-    bytes_ = packed[(skip + at) // 8 :]
-    eights = out[at : at + 8 * whole]
-    for i in range(whole):
-        byte = np.uint64(bytes_[i])
-        for j in range(8):
-            eights[8 * i + j] = byte >> np.uint64(j) & _ONE
-    for i in range(at + 8 * whole, count):
-        out[i] = bytes_[whole] >> np.uint8(i - at - 8 * whole) & np.uint8(1)
 
 
 @kernel
@@ -156,10 +102,10 @@ def unpacked(values: np.ndarray, count: int) -> np.ndarray:
     if bits in (8, 16):
         return packed.view(f"<u{bits // 8}")[:count]
     out = np.empty(count, np.uint16)
-    _unpack(packed, np.uint64(bits), out)
+    unpack(packed, np.uint64(bits), out)
     return out
 
 
 def damaged(what: str) -> DataError:
     """The error over a page that the writer of this package did not make."""
-    return DataError(f"not a readable Parquet file: unexpected {what} in a page")
+    return unreadable("Parquet", f"unexpected {what} in a page")

@@ -25,13 +25,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ...ragged import BLOCK_ROWS, KINDS, Column, offsets_of
-from ..arrow_columns import Empty, check_text
-from .dictionary import damaged, index_head, look_up, number, pack, unpack_bits, unpacked
+from ..arrow_columns import check_text
+from ..base import Empty
+from ..bits import pack, pack_bits, unpack_bits
+from .dictionary import damaged, index_head, look_up, number, unpacked
+from .fields import Encoding
 from .levels import read_levels, write_levels
 from .numbers import write_facts
 from .strings import look_up_strings, read_strings, string_lengths, write_strings
-
-PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8  # Encoding
 
 
 class Encoded(NamedTuple):
@@ -47,7 +48,7 @@ class Encoded(NamedTuple):
 
     page: np.ndarray
     levels: int
-    encoding: int
+    encoding: Encoding
     dictionary: np.ndarray | None = None
     distinct: int = 0
 
@@ -105,9 +106,9 @@ class PageWriter:
             page = self._page[middle:end]
             count = levels[0] if levels else min(BLOCK_ROWS, len(column) - block * BLOCK_ROWS)
             if distinct:
-                yield Encoded(page, count, RLE_DICTIONARY, self._page[begin:middle], distinct)
+                yield Encoded(page, count, Encoding.RLE_DICTIONARY, self._page[begin:middle], distinct)
             else:
-                yield Encoded(page, count, PLAIN)
+                yield Encoded(page, count, Encoding.PLAIN)
             begin = end
 
     def _block(self, column: Column) -> Encoded:
@@ -119,10 +120,10 @@ class PageWriter:
             end, distinct = self._number_tokens(values.astype(np.uint16, copy=False), at)
             if len(distinct):
                 known = distinct.astype(_stored(values.dtype)).view(np.uint8)
-                return Encoded(page[:end], levels, RLE_DICTIONARY, known, len(distinct))
+                return Encoded(page[:end], levels, Encoding.RLE_DICTIONARY, known, len(distinct))
         plain = _plain(values)
         page[at : at + len(plain)] = plain
-        return Encoded(page[: at + len(plain)], levels, PLAIN)
+        return Encoded(page[: at + len(plain)], levels, Encoding.PLAIN)
 
     def _number_tokens(self, values: np.ndarray, at: int) -> tuple[int, np.ndarray]:
         """Write indices of a byte or two at byte `at` of the page; their end, and the dictionary (empty: too large)."""
@@ -165,7 +166,7 @@ def _stored(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
 def _plain(values: np.ndarray) -> np.ndarray:
     """PLAIN: one bit a boolean, four or eight bytes an integer."""
     if values.dtype == np.bool_:
-        return np.packbits(values, bitorder="little")
+        return pack_bits(values)
     return values.astype(_stored(values.dtype)).view(np.uint8)
 
 
@@ -187,7 +188,7 @@ def decode(
     Raises:
         DataError: the pages are none that `PageWriter` writes.
     """
-    if encoding != (PLAIN if dictionary is None else RLE_DICTIONARY):
+    if encoding != (Encoding.PLAIN if dictionary is None else Encoding.RLE_DICTIONARY):
         raise damaged("encoding")
     if kind == "string":
         if dictionary is None:

@@ -255,9 +255,9 @@ def test_formats_keep_every_column(format: str, case: str) -> None:
     task, made = CASES[case], get_format(format)
     batch = task.batch(0, "train", 0, 378)
     compression = {"parquet": "zstd", "arrow": "none", "webdataset": "none"}[format]
-    writer = made.Writer(task.columns, compression, {}, 0)
+    writer = made.writer(task.columns, compression, {}, 0)
     writer.write(batch)
-    reader = made.Reader(writer.finish(), task.columns)
+    reader = made.reader(writer.finish(), task.columns)
     again = reader.read(0, 378)
     digests = []
     for some in (batch, again):

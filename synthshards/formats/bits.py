@@ -1,0 +1,70 @@
+"""Numbers of few bits in bytes, the first in the lowest bits, and back: booleans of Arrow, indices of Parquet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..kernels.jit import kernel
+
+_ONE, _8, _BYTE = np.uint64(1), np.uint64(8), np.uint64(0xFF)
+
+
+def pack_bits(values: np.ndarray) -> np.ndarray:
+    """Booleans as bits: uint8, the last one filled up with zeros."""
+    return np.packbits(values, bitorder="little")
+
+
+@kernel
+def pack(codes: Any, bits: Any, out: Any) -> int:
+    """Pack numbers below 2^bits (a multiple of eight of them) into `out` (uint8), the first in the lowest bits.
+
+    Returns the bytes used. `out` may be the memory of `codes`.
+    """
+    held, have, at = np.uint64(0), np.uint64(0), 0
+    for i in range(len(codes)):
+        held |= np.uint64(codes[i]) << have
+        have += bits
+        while have >= _8:
+            out[at] = held & _BYTE
+            at += 1
+            held >>= _8
+            have -= _8
+    return at
+
+
+@kernel
+def unpack(packed: Any, bits: Any, out: Any) -> None:
+    """The inverse: fills `out` (uint16) as far as `packed` (uint8) reaches."""
+    held, have, at = np.uint64(0), np.uint64(0), 0
+    mask = (_ONE << bits) - _ONE
+    for i in range(len(out)):
+        while have < bits:
+            held |= np.uint64(packed[at]) << have
+            at += 1
+            have += _8
+        out[i] = held & mask
+        held >>= bits
+        have -= bits
+
+
+@kernel
+def unpack_bits(packed: Any, skip: Any, out: Any) -> None:
+    """Fill `out` (uint8) with the bits of `packed` (uint8) from bit `skip` (0..7) on, the first the lowest.
+
+    Twice as fast as NumPy's, and into memory that is there (measured).
+    """
+    count = len(out)
+    at = min((8 - skip) % 8, count)
+    for i in range(at):
+        out[i] = packed[0] >> np.uint8(skip + i) & np.uint8(1)
+    whole = (count - at) // 8
+    bytes_ = packed[(skip + at) // 8 :]
+    eights = out[at : at + 8 * whole]
+    for i in range(whole):
+        byte = np.uint64(bytes_[i])
+        for j in range(8):
+            eights[8 * i + j] = byte >> np.uint64(j) & _ONE
+    for i in range(at + 8 * whole, count):
+        out[i] = bytes_[whole] >> np.uint8(i - at - 8 * whole) & np.uint8(1)
