@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from synthshards.catalog import make_task
 from synthshards.digest import ContentDigest, sha256_of
 from synthshards.errors import DataError
 from synthshards.formats import FORMATS
+from synthshards.formats.base import Format
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
 from synthshards.tasks.task import Buffers, Task
 
 from ..shard import batch_counts, batches
+from . import pyarrow_parquet
 from .plain import PLAIN, units
 from .timing import speeds, summary
 
@@ -118,31 +121,39 @@ def digests(subject: Subject, made: list[RaggedBatch], seconds: float) -> dict[s
 def format_speeds(
     subject: Subject, name: str, compression: str, made: list[RaggedBatch], seconds: float
 ) -> dict[str, Any]:
-    """Speed of writing a shard to memory and of reading it back, and its size.
+    """Speed of writing a shard to memory and of reading it back, and its size; for Parquet pyarrow's, too.
 
     Raises:
         DataError: what was read is not what was written.
     """
-    module, columns = FORMATS[name], subject.task.columns
+    format, columns = FORMATS[name], subject.task.columns
     rows, total = sum(map(len, made)), sum(subject.count(batch) for batch in made)
 
     def decode() -> list[RaggedBatch]:
-        reader = module.reader(file, columns)
+        reader = format.reader(file, columns)
         return [reader.read(at, min(at + BLOCK_ROWS, rows)) for at in range(0, rows, BLOCK_ROWS)]
 
-    def write() -> int:
-        _encoded(module, columns, compression, made)
-        return total
+    def speed(work: Callable[[], object]) -> float:
+        def piece() -> int:
+            work()
+            return total
 
-    def read() -> int:
-        decode()
-        return total
+        return max(speeds(piece, seconds))
 
-    file = _encoded(module, columns, compression, made)
-    content = _content(subject, decode())
-    if content != _content(subject, made):
+    file, content = _encoded(format, columns, compression, made), _content(subject, made)
+    if _content(subject, decode()) != content:
         raise DataError(f"{subject.preset} as {name} ({compression}): the rows read are not those written")
-    written, found = max(speeds(write, seconds)), max(speeds(read, seconds))
+    written, found = speed(lambda: _encoded(format, columns, compression, made)), speed(decode)
+    theirs = {}
+    if name == "parquet":
+        data = pyarrow_parquet.write(made, columns, compression)
+        if _content(subject, pyarrow_parquet.read(data, columns)) != content:
+            raise DataError(f"{subject.preset} as {name} ({compression}): pyarrow reads other rows")
+        theirs["pyarrow"] = {
+            "bytes_per_unit": data.size / total,
+            "write_per_second": speed(lambda: pyarrow_parquet.write(made, columns, compression)),
+            "read_per_second": speed(lambda: pyarrow_parquet.read(data, columns)),
+        }
     return {
         "preset": subject.preset,
         "unit": subject.unit,
@@ -157,18 +168,19 @@ def format_speeds(
         "write_rows_per_second": written * rows / total,
         "read_per_second": found,
         "read_rows_per_second": found * rows / total,
+        **theirs,
     }
 
 
 def column_cost(subject: Subject, column: str, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
     """What a column adds to a shard of the default format: the time to write it alone, and its bytes."""
-    name, module = next(iter(FORMATS.items()))
-    compression, columns = module.compressions[0], {column: subject.task.columns[column]}
+    name, format = next(iter(FORMATS.items()))
+    compression, columns = format.compressions[0], {column: subject.task.columns[column]}
     alone = [RaggedBatch({column: batch.columns[column]}) for batch in made]
     total = sum(subject.count(batch) for batch in made)
 
     def write() -> int:
-        _encoded(module, columns, compression, alone)
+        _encoded(format, columns, compression, alone)
         return total
 
     return {
@@ -177,14 +189,14 @@ def column_cost(subject: Subject, column: str, made: list[RaggedBatch], seconds:
         "format": name,
         "compression": compression,
         "column": column,
-        "bytes_per_unit": _encoded(module, columns, compression, alone).size / total,
+        "bytes_per_unit": _encoded(format, columns, compression, alone).size / total,
         "write_ns_per_unit": 1e9 / max(speeds(write, seconds)),
     }
 
 
-def _encoded(module: Any, columns: Mapping[str, str], compression: str, made: list[RaggedBatch]) -> Any:
+def _encoded(format: Format, columns: Mapping[str, str], compression: str, made: list[RaggedBatch]) -> pa.Buffer:
     """The bytes of a shard."""
-    writer = module.writer(columns, compression, {}, 0)
+    writer = format.writer(columns, compression, {}, 0)
     for batch in made:
         writer.write(batch)
     return writer.finish()

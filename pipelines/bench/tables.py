@@ -92,6 +92,19 @@ def _formats(document: Document) -> Table:
     return Table("Write and read, one core, in memory", head, rows)
 
 
+def _pyarrow(document: Document) -> Table:
+    rows = []
+    for e in document.get("formats", ()):
+        if theirs := e.get("pyarrow"):
+            figures = []
+            for speed in ("write_per_second", "read_per_second"):
+                figures += [_rate(e[speed]), _rate(theirs[speed]), _times(e[speed] / theirs[speed])]
+            sizes = (f"{size:.2f}" for size in (e["bytes_per_unit"], theirs["bytes_per_unit"]))
+            rows.append((e["preset"], f"{e['compression']}, {e['unit']}/s", *figures, *sizes))
+    head = ("preset", "parquet", "write", "pyarrow", "ratio", "read", "pyarrow", "ratio", "bytes a unit", "pyarrow")
+    return Table("Our Parquet and pyarrow's, one core, in memory", head, rows)
+
+
 def _columns(document: Document) -> Table:
     rows = [
         (
@@ -285,6 +298,7 @@ TABLES: dict[str, Callable[[Document], Table]] = {
     "plain": _plain,
     "generation": _generation,
     "formats": _formats,
+    "pyarrow": _pyarrow,
     "columns": _columns,
     "digests": _digests,
     "builds": _processes("Builds, whole processes", "builds"),

@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 from itertools import pairwise
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +19,13 @@ from hypothesis import strategies as st
 from synthshards.catalog import make_task
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS, check_compression, get_format
+from synthshards.formats.base import Format
 from synthshards.formats.parquet import pages
 from synthshards.formats.parquet.fields import Encoding
 from synthshards.ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat, offsets_of
 
-PAIRS = [(name, compression) for name, module in FORMATS.items() for compression in module.compressions]
-every_format = pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
+PAIRS = [(name, compression) for name, format in FORMATS.items() for compression in format.compressions]
+every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 
 
 @pytest.mark.parametrize("rows", [1, 3, BLOCK_ROWS, 2 * BLOCK_ROWS + 500])
@@ -45,7 +45,7 @@ def test_round_trip_of_every_kind(name: str, compression: str, rows: int) -> Non
 @every_format
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_columns_and_any_slice(module: ModuleType, data: st.DataObject) -> None:
+def test_any_columns_and_any_slice(format: Format, data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 40) | st.integers(BLOCK_ROWS - 2, 2 * BLOCK_ROWS + 2))
     kinds = data.draw(st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=4))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -53,7 +53,7 @@ def test_any_columns_and_any_slice(module: ModuleType, data: st.DataObject) -> N
     names = [data.draw(st.sampled_from(["input_ids", "loss_mask", "text", "x"])), "b", 'c "é', "d"]
     named = {name: column(kind, rows, rng, distinct) for name, kind in zip(names, kinds, strict=False)}
     batch = RaggedBatch(named)
-    reader = module.reader(encode(module, batch), batch.kinds)
+    reader = format.reader(encode(format, batch), batch.kinds)
     for _ in range(4):
         start = data.draw(st.integers(0, rows))
         stop = data.draw(st.integers(start, rows))
@@ -69,28 +69,28 @@ def test_the_content_digest_is_the_same_in_every_format(batch: RaggedBatch) -> N
 
 
 @every_format
-def test_rows_that_hold_nothing(module: ModuleType) -> None:
+def test_rows_that_hold_nothing(format: Format) -> None:
     nothing = np.zeros(4, np.int64)
     batch = RaggedBatch({kind: Column(kind, np.empty(0, KINDS[kind]), nothing) for kind in KINDS if "<" in kind})
     batch = RaggedBatch({**batch.columns, "text": strings(["", "", ""])})
-    same(module.reader(encode(module, batch), batch.kinds).read(0, 3), batch)
+    same(format.reader(encode(format, batch), batch.kinds).read(0, 3), batch)
 
 
 @every_format
 @pytest.mark.parametrize("text", ["plain é", 'say "x"', "back\\slash", "new\nline", "nul\0", "\x7f\u2028"])
-def test_every_text_survives(module: ModuleType, text: str) -> None:
+def test_every_text_survives(format: Format, text: str) -> None:
     batch = RaggedBatch({"text": strings([text, ""]), "major": strings(["", text])})
-    found = module.reader(encode(module, batch), batch.kinds).read(0, 2)
+    found = format.reader(encode(format, batch), batch.kinds).read(0, 2)
     assert found.columns["major"].tolist() == ["", text]
     same(found, batch)
 
 
 @every_format
-def test_equal_builds_give_equal_bytes_and_buffers_may_be_reused(module: ModuleType) -> None:
+def test_equal_builds_give_equal_bytes_and_buffers_may_be_reused(format: Format) -> None:
     batch = every_kind(2000)
-    for compression in module.compressions:
-        first = encode(module, batch, compression, {"a": "1"}, 5)
-        writer = module.writer(batch.kinds, compression, {"a": "1"}, 5)
+    for compression in format.compressions:
+        first = encode(format, batch, compression, {"a": "1"}, 5)
+        writer = format.writer(batch.kinds, compression, {"a": "1"}, 5)
         for at in (0, 1024):
             part = batch.slice(at, min(at + 1024, 2000))
             scratch = RaggedBatch({n: Column(c.kind, c.values.copy(), c.offsets) for n, c in part.columns.items()})
@@ -101,7 +101,7 @@ def test_equal_builds_give_equal_bytes_and_buffers_may_be_reused(module: ModuleT
 
 
 @every_format
-def test_rows_may_come_in_any_number_of_blocks(module: ModuleType) -> None:
+def test_rows_may_come_in_any_number_of_blocks(format: Format) -> None:
     rows = 5 * BLOCK_ROWS + 100
     batch = every_kind(rows, seed=3)
     # Blocks that take other ways than their neighbours: values too large to number, or too many; long strings; nothing.
@@ -113,31 +113,31 @@ def test_rows_may_come_in_any_number_of_blocks(module: ModuleType) -> None:
     lists = Column("list<int32>", np.arange(offsets[-1], dtype=np.int32) % 4000, offsets)
     more = {"large": Column("uint32", large), "many": Column("uint16", many), "texts": texts, "lists": lists}
     batch = RaggedBatch({**batch.columns, **more})
-    expected = encode(module, batch)
-    same(module.reader(expected, batch.kinds).read(0, rows), batch)
+    expected = encode(format, batch)
+    same(format.reader(expected, batch.kinds).read(0, rows), batch)
     for cuts in ([0, rows], [0, 2 * BLOCK_ROWS, rows], [0, BLOCK_ROWS, 5 * BLOCK_ROWS, rows]):
-        writer = module.writer(batch.kinds, module.compressions[0], {}, 0)
+        writer = format.writer(batch.kinds, format.compressions[0], {}, 0)
         for start, stop in pairwise(cuts):
             writer.write(batch.slice(start, stop))
         assert writer.finish().equals(expected), cuts
 
 
 @every_format
-def test_blocks_are_the_unit(module: ModuleType) -> None:
+def test_blocks_are_the_unit(format: Format) -> None:
     batch = token_batch(1045)
-    writer = module.writer(batch.kinds, module.compressions[0], {}, 0)
+    writer = format.writer(batch.kinds, format.compressions[0], {}, 0)
     writer.write(batch.slice(0, 10))
     with pytest.raises(AssertionError):
         writer.write(batch.slice(10, 20))
-    writer = module.writer(batch.kinds, module.compressions[0], {}, 0)
+    writer = format.writer(batch.kinds, format.compressions[0], {}, 0)
     writer.write(batch.slice(0, 1030))
     with pytest.raises(AssertionError):
         writer.write(batch.slice(1030, 1045))
-    data = encode(module, token_batch(2500))
-    if module.name == "parquet":
+    data = encode(format, token_batch(2500))
+    if format.name == "parquet":
         footer = pq.ParquetFile(pa.BufferReader(data)).metadata
         sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-    elif module.name == "arrow":
+    elif format.name == "arrow":
         file = pa.ipc.open_file(data)
         sizes = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
     else:
@@ -307,9 +307,9 @@ def test_names_of_formats_and_compressions() -> None:
 
 @every_format
 @pytest.mark.parametrize("batch", [token_batch(1500), text_batch(1500)], ids=["tokens", "text"])
-def test_wanted_columns_are_those_of_all_and_no_other(module: ModuleType, batch: RaggedBatch) -> None:
+def test_wanted_columns_are_those_of_all_and_no_other(format: Format, batch: RaggedBatch) -> None:
     names = list(batch.columns)
     for wanted in (names[:1], names[-1:], [names[-1], names[0]], ["input_ids", "loss_mask", "text"]):
-        part = module.reader(encode(module, batch), batch.kinds, wanted).read(3, 1400)
+        part = format.reader(encode(format, batch), batch.kinds, wanted).read(3, 1400)
         assert list(part.columns) == [name for name in names if name in wanted]
         same(part, RaggedBatch({name: batch.slice(3, 1400).columns[name] for name in part.columns}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -13,21 +12,22 @@ from format_rows import encode, every_kind, token_batch
 
 from synthshards.errors import DataError
 from synthshards.formats import FORMATS
+from synthshards.formats.base import Format
 from synthshards.formats.parquet import pages
 from synthshards.formats.parquet.fields import Encoding
 from synthshards.ragged import Column, RaggedBatch
 
-PAIRS = [(name, compression) for name, module in FORMATS.items() for compression in module.compressions]
-every_format = pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
+PAIRS = [(name, compression) for name, format in FORMATS.items() for compression in format.compressions]
+every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 
 
 @every_format
-def test_other_columns_are_refused(module: ModuleType) -> None:
+def test_other_columns_are_refused(format: Format) -> None:
     batch = token_batch(20)
-    data = encode(module, batch)
+    data = encode(format, batch)
     kinds = batch.kinds
     others = {
-        "another type": {**kinds, "n": "uint8" if module.name != "webdataset" else "list<uint16>"},
+        "another type": {**kinds, "n": "uint8" if format.name != "webdataset" else "list<uint16>"},
         "another id type": {**kinds, "input_ids": "list<uint32>"},
         "a name": {("m" if name == "n" else name): kind for name, kind in kinds.items()},
         "one more": {**kinds, "more": "uint16"},
@@ -35,27 +35,27 @@ def test_other_columns_are_refused(module: ModuleType) -> None:
     }
     for columns in others.values():
         with pytest.raises(DataError):
-            module.reader(data, columns)
+            format.reader(data, columns)
 
 
 @every_format
-def test_rows_that_contradict_themselves_are_refused(module: ModuleType) -> None:
+def test_rows_that_contradict_themselves_are_refused(format: Format) -> None:
     good = token_batch(4)
     mask = Column("list<bool>", np.ones(4, bool), np.arange(5))
-    data = encode(module, RaggedBatch({**good.columns, "loss_mask": mask}))
+    data = encode(format, RaggedBatch({**good.columns, "loss_mask": mask}))
     with pytest.raises(DataError, match="loss_mask"):
-        module.reader(data, good.kinds).read(0, 4)
+        format.reader(data, good.kinds).read(0, 4)
     for name in ("text", "employer"):
         bad = RaggedBatch({name: Column("string", np.array([0x61, 0xFF], np.uint8), np.array([0, 1, 2]))})
-        data = encode(module, bad)
+        data = encode(format, bad)
         with pytest.raises(DataError):
-            module.reader(data, bad.kinds).read(0, 2)
+            format.reader(data, bad.kinds).read(0, 2)
 
 
 def test_a_tar_must_be_ours_to_the_byte() -> None:
     batch = token_batch(3)
-    module = FORMATS["webdataset"]
-    clean = encode(module, batch, start=41).to_pybytes()
+    format = FORMATS["webdataset"]
+    clean = encode(format, batch, start=41).to_pybytes()
     header = clean.index(b"000000000042.input_ids.npy")
     mask = clean.index(b"000000000042.loss_mask.npy") + 512 + 128
     for at in (
@@ -72,7 +72,7 @@ def test_a_tar_must_be_ours_to_the_byte() -> None:
         data = bytearray(clean)
         data[at] = 2 if at == mask else data[at] ^ 1
         with pytest.raises(DataError):
-            module.reader(pa.py_buffer(bytes(data)), batch.kinds).read(0, 3)
+            format.reader(pa.py_buffer(bytes(data)), batch.kinds).read(0, 3)
 
 
 def test_nulls_and_other_blocks_are_refused() -> None:
@@ -95,13 +95,13 @@ def test_nulls_and_other_blocks_are_refused() -> None:
 
 
 @every_format
-def test_what_is_no_such_file_is_refused(module: ModuleType) -> None:
+def test_what_is_no_such_file_is_refused(format: Format) -> None:
     batch = token_batch(20)
     files = [b"", b"PAR1", b"x" * 5000, bytes(20_480), b"PAR1" + b"\xff" * 4 + b"PAR1", b"ARROW1\0\0" + bytes(64)]
-    files += [encode(other, batch).to_pybytes() for other in FORMATS.values() if other is not module]
+    files += [encode(other, batch).to_pybytes() for other in FORMATS.values() if other is not format]
     for data in files:
         with pytest.raises(DataError) as caught:
-            module.reader(pa.py_buffer(data), batch.kinds)
+            format.reader(pa.py_buffer(data), batch.kinds)
         assert "\n" not in str(caught.value)
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ import pytest
 from format_rows import encode, text_batch, token_batch
 
 from synthshards.formats import FORMATS
+from synthshards.formats.base import Format
 from synthshards.ragged import RaggedBatch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 TOKENS, TEXTS = token_batch(2300), text_batch(1300)
 both = pytest.mark.parametrize("batch", [TOKENS, TEXTS], ids=["tokens", "text"])
-every_format = pytest.mark.parametrize("module", FORMATS.values(), ids=FORMATS)
+every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 
 
 def rows_of(batch: RaggedBatch) -> list[dict[str, Any]]:
@@ -29,16 +29,16 @@ def rows_of(batch: RaggedBatch) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def folder_of(folder: Path, module: ModuleType, batch: RaggedBatch, shards: int, split: str = "train") -> Path:
+def folder_of(folder: Path, format: Format, batch: RaggedBatch, shards: int, split: str = "train") -> Path:
     """A finished dataset folder, as far as other readers are concerned: shards of the rows, and a manifest."""
     folder.mkdir()
     size = -(-len(batch) // shards)
     for shard in range(shards):
         part = batch.slice(shard * size, min((shard + 1) * size, len(batch)))
         data = encode(
-            module, part, metadata={"fingerprint": "sha256:00", "start": str(shard * size)}, start=shard * size
+            format, part, metadata={"fingerprint": "sha256:00", "start": str(shard * size)}, start=shard * size
         )
-        (folder / f"{split}-{shard:05}.{module.suffix}").write_bytes(data.to_pybytes())
+        (folder / f"{split}-{shard:05}.{format.suffix}").write_bytes(data.to_pybytes())
     (folder / "manifest.json").write_text('{"schema_version": 1, "dataset": {"task": "depo"}}\n')
     return folder
 
@@ -70,12 +70,12 @@ def unpack(row: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_hugging_face_loads_a_folder(
-    module: ModuleType, split: str, hf_split: str, shards: int, batch: RaggedBatch, tmp_path: Path
+    format: Format, split: str, hf_split: str, shards: int, batch: RaggedBatch, tmp_path: Path
 ) -> None:
-    found = load_dataset(tmp_path, str(folder_of(tmp_path / "data", module, batch, shards, split)))
+    found = load_dataset(tmp_path, str(folder_of(tmp_path / "data", format, batch, shards, split)))
     assert list(found) == [hf_split]
     rows = found[hf_split].to_list()
-    if module.name == "webdataset":
+    if format.name == "webdataset":
         assert [row["__key__"] for row in rows] == [f"{i:012}" for i in range(len(batch))]
         rows = [unpack(row) for row in rows]
     else:
@@ -87,12 +87,12 @@ def test_hugging_face_loads_a_folder(
 
 
 @every_format
-def test_hugging_face_loads_files_and_streams(module: ModuleType, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "data", module, TOKENS, 2, "my_split")
+def test_hugging_face_loads_files_and_streams(format: Format, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "data", format, TOKENS, 2, "my_split")
     files = [str(path) for path in sorted(folder.glob("my_split-*"))]
-    found = load_dataset(tmp_path, module.name, data_files={"mine": files})["mine"]
-    streamed = load_dataset(tmp_path, module.name, data_files={"mine": files}, streaming=True)["mine"]
-    if module.name == "webdataset":
+    found = load_dataset(tmp_path, format.name, data_files={"mine": files})["mine"]
+    streamed = load_dataset(tmp_path, format.name, data_files={"mine": files}, streaming=True)["mine"]
+    if format.name == "webdataset":
         assert found.column_names[:3] == ["input_ids.npy", "loss_mask.npy", "json"]
         assert str(found.features["input_ids.npy"]) == "List(Value('uint16'))"
         assert [unpack(row) for row in found.to_list()] == rows_of(TOKENS)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import pyarrow as pa
 
 from synthshards.digest import ContentDigest
+from synthshards.formats.base import Format
 from synthshards.ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, is_ragged, offsets_of
 
 
@@ -75,14 +74,14 @@ def every_kind(rows: int, seed: int = 0) -> RaggedBatch:
 
 
 def encode(
-    module: ModuleType,
+    format: Format,
     batch: RaggedBatch,
     compression: str | None = None,
     metadata: dict[str, str] | None = None,
     start: int = 0,
 ) -> pa.Buffer:
     """A shard of the rows of `batch`."""
-    writer = module.writer(batch.kinds, compression or module.compressions[0], metadata or {}, start)
+    writer = format.writer(batch.kinds, compression or format.compressions[0], metadata or {}, start)
     for at in range(0, len(batch), BLOCK_ROWS):
         writer.write(batch.slice(at, min(at + BLOCK_ROWS, len(batch))))
     return writer.finish()

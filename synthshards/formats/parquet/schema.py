@@ -47,7 +47,8 @@ def _elements(name: bytes, kind: str) -> list[Struct]:
 def _meaning(kind: str) -> tuple[tuple[int, int, Any], ...]:
     """The fields of a SchemaElement that say what its values mean, where their physical type does not."""
     if kind == "string":
-        converted, logical = ConvertedType.UTF8, (LogicalType.STRING, STRUCT, ())
+        converted = ConvertedType.UTF8
+        logical: tuple[int, int, Any] = (LogicalType.STRING, STRUCT, ())
     elif KINDS[kind].kind == "u":
         bits = 8 * KINDS[kind].itemsize
         converted = ConvertedType[f"UINT_{bits}"]
