@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_other_columns_of_the_tasks(case: str) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 1023, 1024, 1025, 3000])
 def test_every_kind(rows: int) -> None:
     same_as_pyarrow(every_kind(rows, seed=rows))
+
+
+def test_the_schema_is_stored_as_pyarrow_stores_it(tmp_path: Path) -> None:
+    """Element by element, as DuckDB shows it: pyarrow would make up what an older reader misses."""
+    duckdb = pytest.importorskip("duckdb")
+    batch, found = every_kind(5), []
+    for name, data in (("ours", encode(PARQUET, batch)), ("theirs", write(batch))):
+        (tmp_path / name).write_bytes(data.to_pybytes())
+        with duckdb.connect() as connection:
+            what = "name, type, repetition_type, num_children, converted_type, logical_type"
+            found.append(connection.sql(f"SELECT {what} FROM parquet_schema('{tmp_path / name}')").fetchall())
+    assert len(found[0]) == 1 + len(batch.columns) + 2 * sum(kind.startswith("list<") for kind in batch.kinds.values())
+    assert found[0][1:] == found[1][1:]
 
 
 @pytest.mark.parametrize("name", TASKS)
