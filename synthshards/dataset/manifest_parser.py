@@ -1,4 +1,4 @@
-"""Reading a manifest, which is hostile until every field has been checked.
+"""Reading a manifest, which is hostile until every field has been checked: what its document claims must be possible.
 
 An error names the place, the value and what is legal there, in one line.
 """
@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-from msgspec import UNSET, UnsetType
 
 from ..catalog import TASKS, task_from_identity
 from ..errors import ManifestError, SynthshardsError, UsageError, nearest
@@ -19,60 +18,13 @@ from ..formats import FORMATS
 from ..identity import MAX_SEED, MAX_SHARDS, Identity, Layout
 from ..ragged import KINDS
 from ..storage.folder import Folder
-from .manifest import MAX_EXAMPLES, NAME, SCHEMA_VERSION, Manifest, ShardEntry, shard_name
+from .document import Document, DocumentLayout, decode, shown
+from .manifest import MAX_EXAMPLES, NAME, Manifest, shard_name
 
-#: No manifest of 100,000 shards comes near this; anything larger is not read.
-MAX_BYTES = 1 << 28
 MAX_COUNT = 2**63 - 1
 
 _NAME = re.compile(r"[a-z0-9_]+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-class _Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    task: str
-    task_version: int
-    params: dict[str, Any]
-    seed: int
-    split: str
-
-
-class _Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: str
-    shard_examples: int
-    num_shards: int
-    compression: str
-
-
-class _Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    examples: int
-    tokens: int | UnsetType = UNSET
-    loss_tokens: int | UnsetType = UNSET
-    characters: int | UnsetType = UNSET
-    bytes: int | None
-
-
-class _Generator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    package: str
-    version: str
-    pyarrow: str
-
-
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    schema_version: int
-    dataset: _Dataset
-    fingerprint: str
-    layout: _Layout
-    columns: dict[str, Any]
-    totals: _Totals
-    shards: list[ShardEntry]
-    generator: _Generator
-
-
-class _Head(msgspec.Struct, frozen=True):
-    """Read first, so that a newer schema is called newer and not full of unknown fields."""
-
-    schema_version: int = SCHEMA_VERSION
 
 
 def load(folder: Folder, name: str = NAME) -> Manifest:
@@ -104,80 +56,26 @@ def parse(buffer: bytes | pa.Buffer, where: str) -> Manifest:
     Raises:
         ManifestError: with the place inside the document and what is legal there.
     """
-    size = memoryview(buffer).nbytes
-    if size > MAX_BYTES:
-        raise ManifestError(f"{where}: {size} bytes; legal: at most {MAX_BYTES}")
-    data = bytes(buffer)
     try:
-        head = msgspec.json.decode(data, type=_Head)
-        if head.schema_version != SCHEMA_VERSION:
-            newer = " (a newer release of synthshards may read it)" if head.schema_version > SCHEMA_VERSION else ""
-            raise ManifestError(f"$.schema_version: {_shown(head.schema_version)}; legal: {SCHEMA_VERSION}{newer}")
-        document = msgspec.json.decode(data, type=_Document)
-        _check_unique(data)
-        return _checked(document)
+        return _checked(decode(memoryview(buffer)))
     except SynthshardsError as error:
         raise ManifestError(f"{where}: {error}") from None
-    except msgspec.ValidationError as error:
-        raise ManifestError(f"{where}: {_located(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{where}: not JSON ({error})") from None
     except RecursionError:
         raise ManifestError(f"{where}: nested too deeply") from None
 
 
-def _located(message: str) -> str:
-    """msgspec's message with the place first."""
-    text, _, place = message.rpartition(" - at `")
-    if not text:
-        text, place = message, "$"
-    return f"{place.rstrip('`')}: {text.replace('`', '')}"
-
-
-def _shown(value: object) -> str:
-    """A value as a message shows it: at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}… ({len(text)} characters)"
-
-
-def _check_unique(data: bytes) -> None:
-    """Refuse a key that stands twice in one object: parsers keep one of the two values, and not all the same one."""
-    found: list[tuple[dict[str, Any], str]] = []
-
-    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            names = [name for name, _ in pairs]
-            found.append((made, next(name for name in names if names.count(name) > 1)))
-        return made
-
-    document = json.loads(data, object_pairs_hook=hook)
-    for target, name in found:
-        raise ManifestError(f"{_place(document, target, '$') or '$'}: the key {_shown(name)} stands twice; legal: once")
-
-
-def _place(tree: Any, target: object, at: str) -> str | None:
-    if tree is target:
-        return at
-    if isinstance(tree, dict):
-        branches = [(f"{at}.{name}", branch) for name, branch in tree.items()]
-    else:
-        branches = [(f"{at}[{i}]", branch) for i, branch in enumerate(tree)] if isinstance(tree, list) else []
-    return next((place for name, branch in branches if (place := _place(branch, target, name))), None)
-
-
-def _checked(doc: _Document) -> Manifest:
+def _checked(doc: Document) -> Manifest:
     identity, columns = _check_dataset(doc)
     if doc.fingerprint != identity.fingerprint:
         raise ManifestError(
-            f"$.fingerprint: {_shown(doc.fingerprint)}; legal: {identity.fingerprint!r}, as dataset says"
+            f"$.fingerprint: {shown(doc.fingerprint)}; legal: {identity.fingerprint!r}, as dataset says"
         )
     _check_layout(doc.layout)
     _check_shards(doc)
     generator: dict[str, str] = msgspec.to_builtins(doc.generator)
     for name, text in generator.items():
         if not text.isprintable() or len(text) > 100:
-            raise ManifestError(f"$.generator.{name}: {_shown(text)}; legal: at most 100 printable characters")
+            raise ManifestError(f"$.generator.{name}: {shown(text)}; legal: at most 100 printable characters")
     layout = Layout(**msgspec.to_builtins(doc.layout))
     manifest = Manifest(identity, layout, columns, doc.shards, generator)
     totals, claimed = manifest.totals, msgspec.to_builtins(doc.totals)
@@ -186,7 +84,7 @@ def _checked(doc: _Document) -> Manifest:
             raise ManifestError(f"$.totals: {', '.join(claimed)}; legal: {', '.join(totals)}")
         if claimed[name] != totals[name]:
             raise ManifestError(
-                f"$.totals.{name}: {_shown(claimed[name])}; legal: {json.dumps(totals[name])}, the sum over the shards"
+                f"$.totals.{name}: {shown(claimed[name])}; legal: {json.dumps(totals[name])}, the sum over the shards"
             )
     if doc.dataset.task_version == TASKS[doc.dataset.task][0].version:
         limit = manifest.task().num_examples
@@ -195,18 +93,18 @@ def _checked(doc: _Document) -> Manifest:
     return manifest
 
 
-def _check_dataset(doc: _Document) -> tuple[Identity, dict[str, str]]:
+def _check_dataset(doc: Document) -> tuple[Identity, dict[str, str]]:
     """The identity, and the columns in the order of the schema (whatever order the JSON had)."""
     data = doc.dataset
     if data.task not in TASKS:
-        found = nearest(data.task[:80], TASKS)
-        raise ManifestError(f"$.dataset.task: {_shown(data.task)}{found}; legal: {', '.join(TASKS)}")
+        hint = nearest(data.task[:80], TASKS)
+        raise ManifestError(f"$.dataset.task: {shown(data.task)}{hint}; legal: {', '.join(TASKS)}")
     if not 1 <= data.task_version <= MAX_COUNT:
-        raise ManifestError(f"$.dataset.task_version: {_shown(data.task_version)}; legal: from 1")
+        raise ManifestError(f"$.dataset.task_version: {shown(data.task_version)}; legal: from 1")
     if not 0 <= data.seed <= MAX_SEED:
-        raise ManifestError(f"$.dataset.seed: {_shown(data.seed)}; legal: 0..2^64-1")
+        raise ManifestError(f"$.dataset.seed: {shown(data.seed)}; legal: 0..2^64-1")
     if not _NAME.fullmatch(data.split):
-        raise ManifestError(f"$.dataset.split: {_shown(data.split)}; legal: lower-case letters, digits and _")
+        raise ManifestError(f"$.dataset.split: {shown(data.split)}; legal: lower-case letters, digits and _")
     cls = TASKS[data.task][0]
     if cls.version != data.task_version:
         # The rows can be read, but this package does not know what their parameters mean.
@@ -229,7 +127,7 @@ def _check_dataset(doc: _Document) -> tuple[Identity, dict[str, str]]:
     for name in {**task.columns, **doc.columns}:
         if doc.columns.get(name) != task.columns.get(name):
             legal = repr(task.columns[name]) if name in task.columns else "no such column"
-            raise ManifestError(f"$.columns.{_shown(name)[1:-1]}: {_shown(doc.columns.get(name))}; legal: {legal}")
+            raise ManifestError(f"$.columns.{shown(name)[1:-1]}: {shown(doc.columns.get(name))}; legal: {legal}")
     return identity, task.columns
 
 
@@ -237,22 +135,22 @@ def _check_canonical(value: object, place: str) -> None:
     """What may be hashed: integers, booleans, strings, null, and lists of them."""
     if isinstance(value, dict) and place == "$.dataset.params":
         for name, item in value.items():
-            _check_canonical(item, f"{place}.{_shown(name)[1:-1]}")
+            _check_canonical(item, f"{place}.{shown(name)[1:-1]}")
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _check_canonical(item, f"{place}[{i}]")
     elif not isinstance(value, int | str | None):
-        raise ManifestError(f"{place}: {_shown(value)}; legal: an integer, a boolean, a string, null or a list of them")
+        raise ManifestError(f"{place}: {shown(value)}; legal: an integer, a boolean, a string, null or a list of them")
 
 
 def _check_columns(columns: dict[str, Any]) -> None:
     """Columns of another task version: any, as long as they can be read and hold rows."""
     for name, kind in columns.items():
         if not _NAME.fullmatch(name):
-            raise ManifestError(f"$.columns: {_shown(name)}; legal: names of lower-case letters, digits and _")
+            raise ManifestError(f"$.columns: {shown(name)}; legal: names of lower-case letters, digits and _")
         if not isinstance(kind, str) or kind not in KINDS:
-            found = nearest(kind[:80], KINDS) if isinstance(kind, str) else ""
-            raise ManifestError(f"$.columns.{name}: {_shown(kind)}{found}; legal: {', '.join(KINDS)}")
+            hint = nearest(kind[:80], KINDS) if isinstance(kind, str) else ""
+            raise ManifestError(f"$.columns.{name}: {shown(kind)}{hint}; legal: {', '.join(KINDS)}")
     tokens = columns.get("input_ids") in ("list<uint16>", "list<uint32>") and columns.get("loss_mask") == "list<bool>"
     if not tokens and columns.get("text") != "string":
         raise ManifestError(
@@ -260,22 +158,22 @@ def _check_columns(columns: dict[str, Any]) -> None:
         )
 
 
-def _check_layout(layout: _Layout) -> None:
+def _check_layout(layout: DocumentLayout) -> None:
     if layout.format not in FORMATS:
-        found = nearest(layout.format[:80], FORMATS)
-        raise ManifestError(f"$.layout.format: {_shown(layout.format)}{found}; legal: {', '.join(FORMATS)}")
+        hint = nearest(layout.format[:80], FORMATS)
+        raise ManifestError(f"$.layout.format: {shown(layout.format)}{hint}; legal: {', '.join(FORMATS)}")
     compressions = FORMATS[layout.format].compressions
     if layout.compression not in compressions:
-        raise ManifestError(f"$.layout.compression: {_shown(layout.compression)}; legal: {', '.join(compressions)}")
+        raise ManifestError(f"$.layout.compression: {shown(layout.compression)}; legal: {', '.join(compressions)}")
     for name, value, limit in (
         ("num_shards", layout.num_shards, MAX_SHARDS),
         ("shard_examples", layout.shard_examples, MAX_EXAMPLES // MAX_SHARDS),
     ):
         if not 1 <= value <= limit:
-            raise ManifestError(f"$.layout.{name}: {_shown(value)}; legal: 1..{limit}")
+            raise ManifestError(f"$.layout.{name}: {shown(value)}; legal: 1..{limit}")
 
 
-def _check_shards(doc: _Document) -> None:
+def _check_shards(doc: Document) -> None:
     layout = doc.layout
     if len(doc.shards) != layout.num_shards:
         raise ManifestError(f"$.shards: {len(doc.shards)} entries; legal: {layout.num_shards}, as layout says")
@@ -287,23 +185,23 @@ def _check_shards(doc: _Document) -> None:
         last = i == layout.num_shards - 1
         path = shard_name(doc.dataset.split, i, suffix)
         if entry.path != path:
-            raise ManifestError(f"$.shards[{i}].path: {_shown(entry.path)}; legal: {path!r}")
+            raise ManifestError(f"$.shards[{i}].path: {shown(entry.path)}; legal: {path!r}")
         if entry.start != start:
-            raise ManifestError(f"$.shards[{i}].start: {_shown(entry.start)}; legal: {start}")
+            raise ManifestError(f"$.shards[{i}].start: {shown(entry.start)}; legal: {start}")
         if not (start < entry.stop <= full if last else entry.stop == full):
             legal = f"{start + 1}..{full}" if last else f"{full}"
-            raise ManifestError(f"$.shards[{i}].stop: {_shown(entry.stop)}; legal: {legal}")
+            raise ManifestError(f"$.shards[{i}].stop: {shown(entry.stop)}; legal: {legal}")
         counts = entry.counts()
         if list(counts) != names:
             raise ManifestError(f"$.shards[{i}]: counts {', '.join(counts) or 'nothing'}; legal: {', '.join(names)}")
         for name, value in counts.items():
             limit = counts["tokens"] if name == "loss_tokens" else MAX_COUNT
             if not 0 <= value <= limit:
-                raise ManifestError(f"$.shards[{i}].{name}: {_shown(value)}; legal: 0..{limit}")
+                raise ManifestError(f"$.shards[{i}].{name}: {shown(value)}; legal: 0..{limit}")
         if entry.bytes is not None and not 1 <= entry.bytes <= MAX_COUNT:
-            raise ManifestError(f"$.shards[{i}].bytes: {_shown(entry.bytes)}; legal: 1..{MAX_COUNT}, or null")
+            raise ManifestError(f"$.shards[{i}].bytes: {shown(entry.bytes)}; legal: 1..{MAX_COUNT}, or null")
         if (entry.bytes is None) != (entry.sha256 is None):
             raise ManifestError(f"$.shards[{i}]: one of bytes and sha256 is null; legal: both or neither")
         for name, digest in (("sha256", entry.sha256), ("content", entry.content)):
             if digest is not None and not _DIGEST.fullmatch(digest):
-                raise ManifestError(f"$.shards[{i}].{name}: {_shown(digest)}; legal: sha256: and 64 hex digits")
+                raise ManifestError(f"$.shards[{i}].{name}: {shown(digest)}; legal: sha256: and 64 hex digits")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from small_datasets import make, run
 
 from synthshards.catalog import make_task
+from synthshards.dataset.document import MAX_BYTES
 from synthshards.dataset.manifest import Manifest, ShardEntry
-from synthshards.dataset.manifest_parser import MAX_BYTES, parse
+from synthshards.dataset.manifest_parser import parse
 from synthshards.errors import ManifestError
 from synthshards.identity import Identity, Layout
 from synthshards.tasks.depo import DepoTask
