@@ -48,8 +48,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     >>> nearest("dep0", ["depo", "mano"])
     "; did you mean 'depo'?"
     """
-    found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def cut(text: str, most: int = 80) -> str:

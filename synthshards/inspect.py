@@ -74,9 +74,9 @@ def rows_of(
         dataset = open_stored(source)
     except UsageError as error:
         raise UsageError(f"{error}{nearest(source, [*TASKS, *preset_names()])}") from None
-    given = [*pairs, *(["--seed"] if seed is not None else []), *(["--split"] if split is not None else [])]
-    if given:
-        raise UsageError(f"{source}: its rows are read, not made; legal: {given[0]} after a task or preset name")
+    idle = [*pairs, *(["--seed"] if seed is not None else []), *(["--split"] if split is not None else [])]
+    if idle:
+        raise UsageError(f"{source}: its rows are read, not made; legal: {idle[0]} after a task or preset name")
     identity = dataset.manifest.identity
     try:
         stored_task: Task | None = dataset.manifest.task()
@@ -125,8 +125,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     known = len(tokenizer)
 
     def names(ids: Sequence[int]) -> list[str]:
-        found = [tokenizer.convert_ids_to_tokens(i) if i < known else None for i in ids]
-        return [f"<unknown_{i}>" if token is None else str(token) for i, token in zip(ids, found, strict=True)]
+        tokens = [tokenizer.convert_ids_to_tokens(i) if i < known else None for i in ids]
+        return [f"<unknown_{i}>" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
     return Tokenizer(name, names, lambda text: list(tokenizer.encode(text, add_special_tokens=False)))
 

@@ -61,12 +61,12 @@ class Vocabulary:
         Raises:
             UsageError: an id that no row of the task holds.
         """
-        given = np.asarray(ids, np.int64)
-        at = np.minimum(np.searchsorted(self.ids, given), len(self.ids) - 1)
-        strange = (self.ids[at] != given) & (given != -100)
+        published = np.asarray(ids, np.int64)
+        at = np.minimum(np.searchsorted(self.ids, published), len(self.ids) - 1)
+        strange = (self.ids[at] != published) & (published != -100)
         if strange.any():
-            raise UsageError(f"{self.task}: no row holds the id {int(given[strange].flat[0])}")
-        return np.where(given == -100, -100, at)
+            raise UsageError(f"{self.task}: no row holds the id {int(published[strange].flat[0])}")
+        return np.where(published == -100, -100, at)
 
     def from_dense(self, dense: Sequence[int] | np.ndarray) -> np.ndarray:
         """Ids of dense numbers, int64 of the same shape; −100 stays.
@@ -74,11 +74,11 @@ class Vocabulary:
         Raises:
             UsageError: a number outside 0..n-1.
         """
-        given = np.asarray(dense, np.int64)
-        strange = ((given < 0) | (given >= len(self.ids))) & (given != -100)
+        numbers = np.asarray(dense, np.int64)
+        strange = ((numbers < 0) | (numbers >= len(self.ids))) & (numbers != -100)
         if strange.any():
-            raise UsageError(f"{self.task}: dense id {int(given[strange].flat[0])}; legal: 0..{len(self.ids) - 1}")
-        return np.where(given == -100, -100, self.ids[np.where(given == -100, 0, given)])
+            raise UsageError(f"{self.task}: dense id {int(numbers[strange].flat[0])}; legal: 0..{len(self.ids) - 1}")
+        return np.where(numbers == -100, -100, self.ids[np.where(numbers == -100, 0, numbers)])
 
 
 def tokenizer_json(task: Task, *, dense: bool = False) -> dict[str, Any]:

@@ -138,10 +138,10 @@ class Run:
             except UsageError as error:
                 _say(str(error))
                 continue
-            found = self.document[section] = []
+            entries = self.document[section] = []
             for preset in presets:
                 if Subject.of(preset).unit == "tokens":
-                    found += above.measure(preset, chosen.loaded_rows, chosen.seconds, self.say)
+                    entries += above.measure(preset, chosen.loaded_rows, chosen.seconds, self.say)
 
     def _formats(self, subjects: Sequence[Subject]) -> None:
         chosen = self.settings
@@ -153,8 +153,8 @@ class Run:
             self.document["digests"].append(memory.digests(subject, made, chosen.seconds / 2))
             for name, compression in chosen.formats or every:
                 self.say(f"write and read, {subject.preset}, {name} {compression}")
-                found = memory.format_speeds(subject, name, compression, made, chosen.seconds / 2)
-                self.document["formats"].append(found)
+                entry = memory.format_speeds(subject, name, compression, made, chosen.seconds / 2)
+                self.document["formats"].append(entry)
             for column in subject.task.columns:
                 self.document["columns"].append(memory.column_cost(subject, column, made, chosen.seconds / 4))
 
@@ -247,12 +247,12 @@ def _quiet(line: str) -> None:
 
 def _presets(names: Sequence[str]) -> tuple[str, ...]:
     """The presets that task and preset names mean, each once."""
-    found = [TASKS[name][1] if name in TASKS else name for name in names or PRESETS]
-    for name in found:
+    presets = [TASKS[name][1] if name in TASKS else name for name in names or PRESETS]
+    for name in presets:
         task = resolve(name)[0].name
         if task not in PLAIN:
             raise UsageError(f"bench has no plain-Python generator of {task}; legal: {', '.join(PLAIN)}")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(presets))
 
 
 def _cases(text: str) -> tuple[Case, ...]:

@@ -75,13 +75,13 @@ def generation(subject: Subject, seconds: float) -> dict[str, Any]:
             task.generate(key, indices, buffers)
         return total
 
-    found = summary(speeds(piece, seconds))
-    rows_per_second = found["per_second"] * rows / total
+    best = summary(speeds(piece, seconds))
+    rows_per_second = best["per_second"] * rows / total
     return {
         "preset": subject.preset,
         "unit": subject.unit,
         "mean_length": total / rows,
-        **found,
+        **best,
         "rows_per_second": rows_per_second,
         "ns_per_row": 1e9 / rows_per_second,
     }
@@ -143,7 +143,7 @@ def format_speeds(
     file, content = _encoded(format, columns, compression, made), _content(subject, made)
     if _content(subject, decode()) != content:
         raise DataError(f"{subject.preset} as {name} ({compression}): the rows read are not those written")
-    written, found = speed(lambda: _encoded(format, columns, compression, made)), speed(decode)
+    written, read = speed(lambda: _encoded(format, columns, compression, made)), speed(decode)
     theirs = {}
     if name == "parquet":
         data = pyarrow_parquet.write(made, columns, compression)
@@ -166,8 +166,8 @@ def format_speeds(
         "content": content,
         "write_per_second": written,
         "write_rows_per_second": written * rows / total,
-        "read_per_second": found,
-        "read_rows_per_second": found * rows / total,
+        "read_per_second": read,
+        "read_rows_per_second": read * rows / total,
         **theirs,
     }
 

@@ -17,15 +17,15 @@ def speeds(work: Callable[[], int], seconds: float) -> list[float]:
     Repeats for `seconds`, at least `MIN_REPEATS` times. A first run is not counted: it compiles, and touches memory.
     """
     work()
-    found: list[float] = []
+    rates: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < MIN_REPEATS or time.perf_counter() < end:
+    while len(rates) < MIN_REPEATS or time.perf_counter() < end:
         start = time.perf_counter()
         units = work()
-        found.append(units / (time.perf_counter() - start))
-    return found
+        rates.append(units / (time.perf_counter() - start))
+    return rates
 
 
-def summary(found: list[float]) -> dict[str, Any]:
+def summary(rates: list[float]) -> dict[str, Any]:
     """The best of some speeds, which a busy machine disturbs least, and their median, which says how busy it was."""
-    return {"per_second": max(found), "median_per_second": statistics.median(found), "repeats": len(found)}
+    return {"per_second": max(rates), "median_per_second": statistics.median(rates), "repeats": len(rates)}

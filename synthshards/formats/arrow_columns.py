@@ -44,9 +44,9 @@ def check_schema(schema: pa.Schema, columns: Mapping[str, str]) -> None:
         raise DataError(f"the shard has the columns {', '.join(schema.names)}; expected {', '.join(columns)}")
     for field in schema:
         kind = columns[field.name]
-        found = _kind_of(field.type)
-        if found != kind:
-            raise DataError(f"the shard's column {field.name} is {found or field.type}; expected {kind}")
+        stored = _kind_of(field.type)
+        if stored != kind:
+            raise DataError(f"the shard's column {field.name} is {stored or field.type}; expected {kind}")
 
 
 def _kind_of(data_type: pa.DataType) -> str | None:

@@ -66,15 +66,15 @@ def physical_type(kind: str) -> Type:
     return Type.BOOLEAN if dtype == np.bool_ else Type.INT64 if dtype.itemsize == 8 else Type.INT32
 
 
-def check_schema(found: list[dict[int, Any]], columns: Mapping[str, str]) -> None:
+def check_schema(elements: list[dict[int, Any]], columns: Mapping[str, str]) -> None:
     """Raise DataError unless the SchemaElements are those of `columns`."""
     expected = [thrift.decode(thrift.encode(STRUCT, element), 0)[0] for element in schema_of(columns)]
-    if found == expected:
+    if elements == expected:
         return
     names, at = [], 1
-    while at < len(found):
-        names.append(found[at][SchemaElement.NAME].decode())
-        at += 3 if SchemaElement.NUM_CHILDREN in found[at] else 1
+    while at < len(elements):
+        names.append(elements[at][SchemaElement.NAME].decode())
+        at += 3 if SchemaElement.NUM_CHILDREN in elements[at] else 1
     if names != list(columns):
         raise DataError(f"the shard has the columns {', '.join(names)}; expected {', '.join(columns)}")
     raise DataError(f"the shard's columns are not of the types {', '.join(f'{n} {k}' for n, k in columns.items())}")
