@@ -21,7 +21,7 @@ from synthshards.dataset.manifest_parser import load
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS, get_format
 from synthshards.pipelines.build import build, seal
-from synthshards.pipelines.folder.journal import RecordLog
+from synthshards.pipelines.folder.journal import Journal
 from synthshards.pipelines.plan import make_plan
 from synthshards.storage.folder import SCRATCH, open_folder
 from synthshards.storage.local import LocalFolder
@@ -197,8 +197,8 @@ def test_of_two_records_of_a_shard_the_later_counts(tmp_path: Path) -> None:
     entry = load(open_folder(tmp_path / "other")).shards[0]
     digests = [f"sha256:{digit * 64}" for digit in "9135"]
     for digest in digests:
-        with RecordLog(open_folder(tmp_path), small(1)) as log:
-            log.append(type(entry)(**{**entry.as_dict(), "sha256": digest}))
+        with Journal(open_folder(tmp_path), small(1)) as journal:
+            journal.append(type(entry)(**{**entry.as_dict(), "sha256": digest}))
     manifest = build(small(1), str(tmp_path)).manifest
     assert manifest is not None
     assert manifest.shards[0].sha256 == digests[-1]
@@ -344,7 +344,7 @@ def test_a_newer_pyarrow_does_not_rewrite_the_manifest_of_unchanged_shards(
 
 def test_rates_do_not_count_the_time_of_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[bool] = []
-    monkeypatch.setattr("synthshards.pipelines.build.warm_up", lambda plan: slept.append(time.sleep(1.5) is None))
+    monkeypatch.setattr("synthshards.pipelines.build.warm_up", lambda plan, tick: slept.append(time.sleep(1.5) is None))
     summary = build(small(1), str(tmp_path)).summary
     assert slept
     assert float(summary.split(" in ")[1].split(" s ")[0]) < 1.4
