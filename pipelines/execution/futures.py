@@ -37,8 +37,6 @@ def as_they_come(
         done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
         show()
         for future in done:
-            if future.cancelled():
-                continue
             error = future.exception()
             if error is None:
                 yield future.result()
@@ -46,7 +44,6 @@ def as_they_come(
                 failure = error
                 stop()
                 queue = iter(())
-                for other in pending:
-                    other.cancel()
+                pending = {other for other in pending if not other.cancel()}
     if failure is not None:
         raise failure

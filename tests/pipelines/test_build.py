@@ -21,6 +21,7 @@ from synthshards.dataset.manifest_parser import load
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS, get_format
 from synthshards.pipelines.build import build, seal
+from synthshards.pipelines.execution.executor import Executor
 from synthshards.pipelines.folder.journal import Journal
 from synthshards.pipelines.plan import make_plan
 from synthshards.storage.folder import SCRATCH, open_folder
@@ -31,10 +32,10 @@ from synthshards.storage.local import LocalFolder
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_finished_folder_holds_shards_and_manifest_whose_bytes_do_not_depend_on_workers(
-    name: str, tmp_path: Path
+    name: str, tmp_path: Path, executor: Executor
 ) -> None:
     for workers in (1, 2, 5):
-        report = build(small(5, format=name), str(tmp_path / str(workers)), workers=workers)
+        report = build(small(5, format=name), str(tmp_path / str(workers)), workers=workers, executor=executor)
         assert (report.made, report.kept) == (5, 0)
     one = files(tmp_path / "1")
     assert set(one) == names(5, FORMATS[name].SUFFIX)
@@ -42,20 +43,22 @@ def test_a_finished_folder_holds_shards_and_manifest_whose_bytes_do_not_depend_o
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_growth_leaves_the_first_shards_untouched_and_gives_what_all_at_once_gives(name: str, tmp_path: Path) -> None:
+def test_growth_leaves_the_first_shards_untouched_and_gives_what_all_at_once_gives(
+    name: str, tmp_path: Path, executor: Executor
+) -> None:
     grown, at_once = tmp_path / "grown", tmp_path / "at once"
     build(small(3, format=name), str(grown))
     before = {path: value for path, value in picture(grown).items() if "train-" in path}
-    report = build(small(7, format=name), str(grown), workers=2)
+    report = build(small(7, format=name), str(grown), workers=2, executor=executor)
     assert (report.made, report.kept) == (4, 3)
     assert before.items() <= picture(grown).items()
     build(small(7, format=name), str(at_once))
     assert files(grown) == files(at_once)
 
 
-def test_growth_may_end_with_a_short_shard(tmp_path: Path) -> None:
-    build(small(2), str(tmp_path / "grown"))
-    build(small(None, examples=150), str(tmp_path / "grown"))
+def test_growth_may_end_with_a_short_shard(tmp_path: Path, executor: Executor) -> None:
+    build(small(2), str(tmp_path / "grown"), executor=executor)
+    build(small(None, examples=150), str(tmp_path / "grown"), executor=executor)
     build(small(None, examples=150), str(tmp_path / "at once"))
     assert files(tmp_path / "grown") == files(tmp_path / "at once")
     assert load(open_folder(tmp_path / "grown")).shards[-1].stop == 150
@@ -119,12 +122,12 @@ def test_a_finished_folder_needs_no_permission_to_write(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["deleted", "shortened"])
-def test_a_missing_shard_of_a_finished_folder_is_made_again(damage: str, tmp_path: Path) -> None:
+def test_a_missing_shard_of_a_finished_folder_is_made_again(damage: str, tmp_path: Path, executor: Executor) -> None:
     build(small(), str(tmp_path))
     before, shard = files(tmp_path), tmp_path / "train-00002.parquet"
     untouched = {path: value for path, value in picture(tmp_path).items() if path.endswith((".json", "1.parquet"))}
     shard.unlink() if damage == "deleted" else os.truncate(shard, 100)
-    report = build(small(), str(tmp_path))
+    report = build(small(), str(tmp_path), executor=executor)
     assert (report.made, report.kept) == (1, 3)
     assert files(tmp_path) == before
     assert untouched.items() <= picture(tmp_path).items()
@@ -294,9 +297,9 @@ def test_sealing_names_the_shards_that_are_missing(tmp_path: Path, cli: Any) -> 
     assert set(files(tmp_path)) == names(9)
 
 
-def test_the_largest_plan_is_sealed(tmp_path: Path) -> None:
-    build(small(2), str(tmp_path / "x"), only_shards="0-1")
-    build(small(3), str(tmp_path / "x"), only_shards="2")
+def test_the_largest_plan_is_sealed(tmp_path: Path, executor: Executor) -> None:
+    build(small(2), str(tmp_path / "x"), only_shards="0-1", executor=executor)
+    build(small(3), str(tmp_path / "x"), only_shards="2", executor=executor)
     assert len(list((tmp_path / "x" / SCRATCH).glob("plan-*"))) == 2
     assert seal(str(tmp_path / "x")).layout.num_shards == 3
     build(small(3), str(tmp_path / "whole"))
