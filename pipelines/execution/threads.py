@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -49,7 +48,7 @@ def run_in_threads(
     name = f"synthshards-{next(_numbers)}"
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
     try:
-        yield from as_they_come(partial(pool.submit, run), jobs, 2 * workers, stop=stop.set, show=show)
+        yield from as_they_come(lambda job: pool.submit(run, job), jobs, 2 * workers, stop=stop.set, show=show)
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
