@@ -30,6 +30,7 @@ class Executor(Protocol):
     The first job that fails ends the run: nothing new begins, the results of jobs that finish all the same are
     yielded, and its error is raised. A worker that is lost is a `SynthshardsError` of one line. Where the caller closes
     the generator, or is interrupted, running jobs are stopped; none is at work any more when the generator has ended.
+    Processes are spawned, never forked: a fork would go on holding the lock of the folder that is being built.
     """
 
     def __call__(

@@ -46,14 +46,14 @@ def run_in_threads(
         return work(job, tick_or_stop)
 
     name = f"synthshards-{next(_numbers)}"
-    pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+    threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
     try:
-        yield from as_they_come(lambda job: pool.submit(run, job), jobs, 2 * workers, stop=stop.set, show=show)
+        yield from as_they_come(lambda job: threads.submit(run, job), jobs, 2 * workers, stop=stop.set, show=show)
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        threads.shutdown(wait=True, cancel_futures=True)
         for thread in threading.enumerate():
-            # An interrupt while the pool was starting a thread made it forget that one.
+            # An interrupt while a thread was being started makes the executor of threads forget it.
             if thread.name.startswith(f"{name}_"):
                 with suppress(RuntimeError):  # not started, and nothing left for it to do
                     thread.join()

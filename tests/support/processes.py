@@ -22,18 +22,18 @@ class Processes:
     """An `Executor` of two processes, started by the first job and kept from run to run until `close`."""
 
     def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
+        self._executor: ProcessPoolExecutor | None = None
 
     def __call__(
         self, work: Callable[[J, Tick], R], jobs: Iterable[J], workers: int, *, tick: Tick, show: Callable[[], None]
     ) -> Generator[R, None, None]:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
-        pool = self._pool
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+        executor = self._executor
         futures: list[Future[tuple[R, Counter[str]]]] = []
 
         def submit(job: J) -> Future[tuple[R, Counter[str]]]:
-            futures.append(pool.submit(_counted, work, job))
+            futures.append(executor.submit(_counted, work, job))
             return futures[-1]
 
         try:
@@ -49,9 +49,9 @@ class Processes:
 
     def close(self) -> None:
         """End the processes."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
 
 
 def _counted(work: Callable[[J, Tick], R], job: J) -> tuple[R, Counter[str]]:
