@@ -6,27 +6,24 @@ the scratch folder. Whatever moment a kill takes, what stands under a final name
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from synthshards.dataset.manifest import NAME, Manifest, ShardEntry
-from synthshards.errors import DataError, StorageError, UsageError
+from synthshards.errors import StorageError, UsageError
 from synthshards.storage.folder import SCRATCH, Folder
 from synthshards.storage.open import open_folder
 
+from .execution.executor import Executor
 from .execution.progress import Progress, waiting
-from .execution.threads import check_stop, run_local
-from .folder.journal import RecordLog, read_records, stands
-from .folder.lock import clear_scratch, locked
-from .folder.preflight import Found, admit, admit_overwriting, declare, has_scratch, look
-from .folder.preflight import clear as clear_locked
-from .plan import Plan, parse_range, plan_from_record
-from .shard import make_shard, warm_up
-
-Executor = Callable[..., Generator[ShardEntry, None, None]]
+from .execution.threads import run_in_threads
+from .folder.journal import Journal, read_journals, stands
+from .folder.lock import locked
+from .folder.preflight import FolderState, admit, admit_overwriting, declare, look
+from .folder.scratch import clear_dataset, clear_scratch, has_scratch, sweep
+from .plan import BuildPlan, parse_range, plan_from_record
+from .shard import ShardJob, make_and_store, warm_up
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Report:
 
 
 def build(
-    plan: Plan,
+    plan: BuildPlan,
     out: str,
     *,
     workers: int = 1,
@@ -54,17 +51,17 @@ def build(
     overwrite: bool = False,
     expect: Mapping[int, str] | None = None,
     quiet: bool = True,
-    executor: Executor | None = None,
+    executor: Executor = run_in_threads,
 ) -> Report:
     """Make the shards of `plan` in `out` (a local path or a URI).
 
     Args:
-        workers: threads.
+        workers: how many shards to make at once.
         only_shards: "A-B": make these alone and leave their records; `seal` makes the manifest.
         overwrite: delete what synthshards wrote there before.
         expect: shard index → content digest that it must have (`reproduce`).
         quiet: no progress on stderr.
-        executor: runs the shards elsewhere; by default threads of this process.
+        executor: who makes the shards; by default threads of this process.
 
     Raises:
         UsageError: the folder holds something else, or another build is at work there; it is left as it was.
@@ -72,42 +69,43 @@ def build(
         StorageError: writing failed; what was finished is kept for the next run.
     """
     part = only_shards is not None
-    wanted = range(plan.layout.num_shards) if only_shards is None else parse_range(only_shards, plan.layout.num_shards)
+    indices = range(plan.layout.num_shards) if only_shards is None else parse_range(only_shards, plan.layout.num_shards)
     if part and overwrite:
         raise UsageError("--overwrite goes with a whole build; legal: without --only-shards")
     folder = open_folder(out)
-    found = None
+    state = None  # not looked at: what stands there will go
     if overwrite:
         admit_overwriting(folder)
     else:
-        found = admit(folder, plan)
-        if _same_size(found, plan) and not has_scratch(folder):
-            kept = _standing(folder, plan, found, expect)
-            if all(i in kept for i in wanted):
-                return Report(found.manifest, 0, len(kept), "complete already")
+        state = admit(folder, plan)
+        if _same_size(state, plan) and not has_scratch(folder):
+            standing = _standing(folder, plan, state, expect)
+            if all(i in standing for i in indices):
+                return Report(state.manifest, 0, len(standing), "complete already")
     folder.make()
     with locked(folder, shared=part):
         if overwrite:
-            clear_locked(folder)
+            clear_dataset(folder)
         elif folder.is_local and not part:
-            _sweep(folder)
-        found = declare(folder, plan, found, alone=folder.is_local and not part)
-        kept = _standing(folder, plan, found, expect)
-        todo = [i for i in wanted if i not in kept]
-        if _same_size(found, plan) and not todo:
+            sweep(folder)
+        state = declare(folder, plan, state, alone=folder.is_local and not part)
+        standing = _standing(folder, plan, state, expect)
+        todo = [i for i in indices if i not in standing]
+        if _same_size(state, plan) and not todo:
             if not part:
                 clear_scratch(folder)
-            return Report(found.manifest, 0, len(kept), "complete already")
-        progress, entries = _make(folder, plan, todo, workers, expect, quiet, executor)
+            return Report(state.manifest, 0, len(standing), "complete already")
+        jobs = [ShardJob(plan, folder, i, None if expect is None else expect[i]) for i in todo]
+        summary, entries = _make(folder, plan, jobs, workers, executor, quiet)
         if part:
             if not folder.is_local and _same_size(look(folder), plan):
                 clear_scratch(folder)  # sealed by now: our records would be left over
-            return Report(None, len(todo), len(wanted) - len(todo), progress.summary())
-        entries.update({index: entry for index, entry in kept.items() if index not in entries})
+            return Report(None, len(todo), len(indices) - len(todo), summary)
+        entries = standing | entries
         if not folder.is_local:
             _check_again(folder, plan, entries)
-        manifest = _finish(folder, plan, entries, found.manifest)
-        return Report(manifest, len(todo), len(kept), progress.summary())
+        manifest = _finish(folder, plan, entries, state.manifest)
+        return Report(manifest, len(todo), len(standing), summary)
 
 
 def seal(out: str) -> Manifest:
@@ -117,108 +115,70 @@ def seal(out: str) -> Manifest:
         UsageError: there is nothing to seal, or shards are missing (named, with the command that makes them).
     """
     folder = open_folder(out)
-    found = look(folder)
-    if found.plans or (found.manifest and has_scratch(folder)):
+    state = look(folder)
+    if state.plans or (state.manifest and has_scratch(folder)):
         with locked(folder, shared=False):
-            found = look(folder, found)
-            if found.plans:
-                return _seal(folder, found)
+            state = look(folder, state)
+            if state.plans:
+                return _seal(folder, state)
             clear_scratch(folder)
-    if found.manifest is None:
+    if state.manifest is None:
         raise UsageError(f"{folder.url}: nothing to seal; make shards first: build … --only-shards A-B")
-    return found.manifest
+    return state.manifest
 
 
-def _seal(folder: Folder, found: Found) -> Manifest:
-    name, record = max(found.plans.items(), key=lambda item: int(item[1]["examples"]))
+def _seal(folder: Folder, state: FolderState) -> Manifest:
+    name, record = max(state.plans.items(), key=lambda item: int(item[1]["examples"]))
     plan = plan_from_record(record, folder.where(f"{SCRATCH}/{name}"))
-    found = admit(folder, plan, found)
-    entries = _standing(folder, plan, found, None)
+    state = admit(folder, plan, state)
+    entries = _standing(folder, plan, state, None)
     missing = [i for i in range(plan.layout.num_shards) if i not in entries]
     if missing:
         raise UsageError(
             f"{folder.url}: {len(missing)} of {plan.layout.num_shards} shards are missing; "
             f"make them with the same build command and --only-shards {_first_run(missing)}"
         )
-    return _finish(folder, plan, entries, found.manifest)
+    return _finish(folder, plan, entries, state.manifest)
 
 
-def clear(folder: Folder) -> None:
-    """Delete a dataset.
-
-    Raises:
-        UsageError: a build is at work there.
-    """
-    with locked(folder, shared=False):
-        clear_locked(folder)
-
-
-def _same_size(found: Found, plan: Plan) -> bool:
+def _same_size(state: FolderState, plan: BuildPlan) -> bool:
     """Whether a manifest stands that has as many shards as the plan (`admit` saw to all else)."""
-    return found.manifest is not None and found.manifest.examples == plan.examples
+    return state.manifest is not None and state.manifest.examples == plan.examples
 
 
-def _standing(folder: Folder, plan: Plan, found: Found, expect: Mapping[int, str] | None) -> dict[int, ShardEntry]:
+def _standing(
+    folder: Folder, plan: BuildPlan, state: FolderState, expect: Mapping[int, str] | None
+) -> dict[int, ShardEntry]:
     """The shards of the plan that are there: a manifest or a record has their entry, and the file its size."""
     files = folder.list()
-    entries = found.manifest.shards if found.manifest else ()
-    kept = {e.start // plan.layout.shard_examples: e for e in entries if stands(e, plan, files)}
-    kept.update(read_records(folder, plan, files))
-    return kept if expect is None else {i: e for i, e in kept.items() if e.content == expect[i]}
-
-
-def _sweep(folder: Folder) -> None:
-    """Delete the temporary files of killed builds; a disk that they filled up could not be written to."""
-    for name in folder.list(SCRATCH):
-        if name.endswith(".tmp"):
-            folder.delete(f"{SCRATCH}/{name}")
+    old = state.manifest.shards if state.manifest else ()
+    entries = {e.start // plan.layout.shard_examples: e for e in old if stands(e, plan, files)}
+    entries.update(read_journals(folder, plan, files))
+    return entries if expect is None else {i: e for i, e in entries.items() if e.content == expect[i]}
 
 
 def _make(
-    folder: Folder,
-    plan: Plan,
-    todo: list[int],
-    workers: int,
-    expect: Mapping[int, str] | None,
-    quiet: bool,
-    executor: Executor | None,
-) -> tuple[Progress, dict[int, ShardEntry]]:
-    stop = threading.Event()
-
-    def tick(counts: dict[str, int]) -> None:
-        check_stop(stop)
-        progress.tick(counts)
-
-    def work(index: int) -> ShardEntry:
-        check_stop(stop)
-        shard = make_shard(plan, index, tick)
-        if expect is not None and shard.entry.content != expect[index]:
-            raise DataError(
-                f"{shard.entry.path}: rows generated now have content {shard.entry.content}, "
-                f"the manifest says {expect[index]}"
-            )
-        check_stop(stop)
-        folder.write(shard.entry.path, shard.data)
-        return shard.entry
-
-    if todo and executor is None:
-        # In a thread, because Ctrl-C in the middle of a compilation can get lost in LLVM's callbacks.
-        list(run_local([plan], warm_up, 1, threading.Event(), waiting("compiling, once on this machine", quiet=quiet)))
-    run: Any = executor or run_local
-    rows = sum(stop - start for start, stop in map(plan.range, todo))
+    folder: Folder, plan: BuildPlan, jobs: list[ShardJob], workers: int, executor: Executor, quiet: bool
+) -> tuple[str, dict[int, ShardEntry]]:
+    """Do the jobs and keep the journal; a summary in one line, and the new shards by index."""
+    if jobs:
+        # As a job, because Ctrl-C in the middle of a compilation can get lost in LLVM's callbacks.
+        show = waiting("compiling, once on this machine", quiet=quiet)
+        list(executor(warm_up, [plan], 1, tick=lambda counts: None, show=show))
+    rows = sum(stop - start for start, stop in (plan.range(job.index) for job in jobs))
     entries: dict[int, ShardEntry] = {}
     with (
         Progress("building", rows, quiet=quiet) as progress,
-        RecordLog(folder, plan) as log,
-        closing(run(todo, work, workers, stop, progress.show)) as made,
+        Journal(folder, plan) as journal,
+        closing(executor(make_and_store, jobs, workers, tick=progress.tick, show=progress.show)) as finished,
     ):
-        for entry in made:
-            log.append(entry)
+        for entry in finished:
+            journal.append(entry)
             entries[entry.start // plan.layout.shard_examples] = entry
-    return progress, entries
+    return progress.summary(), entries
 
 
-def _check_again(folder: Folder, plan: Plan, entries: Mapping[int, ShardEntry]) -> None:
+def _check_again(folder: Folder, plan: BuildPlan, entries: Mapping[int, ShardEntry]) -> None:
     """No lock held others off: does the folder still belong to this plan, and do all its shards stand?"""
     admit(folder, plan)
     files = folder.list()
@@ -230,7 +190,7 @@ def _check_again(folder: Folder, plan: Plan, entries: Mapping[int, ShardEntry]) 
         )
 
 
-def _finish(folder: Folder, plan: Plan, entries: dict[int, ShardEntry], old: Manifest | None) -> Manifest:
+def _finish(folder: Folder, plan: BuildPlan, entries: dict[int, ShardEntry], old: Manifest | None) -> Manifest:
     shards = [entries[i] for i in range(plan.layout.num_shards)]
     if old is None or list(old.shards) != shards:  # else a newer pyarrow would only change its own version in there
         old = Manifest(plan.identity, plan.layout, plan.task.columns, shards)

@@ -8,11 +8,10 @@ share of the hash space.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,9 @@ from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.kernels.jit import kernel
 from synthshards.ragged import RaggedBatch, is_ragged
 
-from .execution.progress import Progress
-from .execution.threads import check_stop, run_local
+from .execution.executor import Executor
+from .execution.progress import Progress, Tick
+from .execution.threads import run_in_threads
 
 #: Rows of the smaller side that are in the table at a time; it has up to 2^24 places of 29 bytes.
 _PASS_ROWS = 12_000_000
@@ -55,11 +55,12 @@ class Overlap:
     by_size: dict[int, int] = field(default_factory=dict)
 
 
-def overlap(a: str, b: str, *, workers: int = 1, quiet: bool = True) -> Overlap:
+def overlap(a: str, b: str, *, workers: int = 1, quiet: bool = True, executor: Executor = run_in_threads) -> Overlap:
     """Compare two folders, URIs or manifests whose files stand.
 
     Args:
-        workers: threads that read; each holds one shard.
+        workers: how many shards to read at once; each is held in memory.
+        executor: who reads the shards; by default threads of this process.
 
     Raises:
         UsageError: one of them is no dataset.
@@ -73,13 +74,17 @@ def overlap(a: str, b: str, *, workers: int = 1, quiet: bool = True) -> Overlap:
     passes = -(-min(rows) // _PASS_ROWS)
     in_small = in_large = 0
     with Progress("comparing", passes * sum(rows), quiet=quiet) as progress:
+
+        def read(jobs: Iterable[HashJob]) -> closing[Generator[RowHashes, None, None]]:
+            return closing(executor(hash_shard, jobs, workers, tick=progress.tick, show=progress.show))
+
         for part in range(passes):
             table = _Table(int(min(rows) / passes * 1.01) + 10_000)
-            with closing(_hashes(small, part, passes, out.size, workers, progress)) as found:
-                for hashes, sizes in found:
+            with read(_jobs(small, part, passes, out.size)) as shards:
+                for hashes, sizes in shards:
                     table.add(hashes, sizes)
-            with closing(_hashes(large, part, passes, None, workers, progress)) as found:
-                for hashes, _ in found:
+            with read(_jobs(large, part, passes, None)) as shards:
+                for hashes, _ in shards:
                     in_large += table.find(hashes)
             shared = table.found
             out.shared += int(np.count_nonzero(shared))
@@ -98,25 +103,53 @@ def _common_size(a: StoredDataset, b: StoredDataset) -> str | None:
     return None if any(is_ragged(kind) for kind in kinds) else name
 
 
-def _hashes(
-    side: StoredDataset, part: int, passes: int, size: str | None, workers: int, progress: Progress
-) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Hashes (uint64 [rows, 2]) and sizes (uint32 [rows]) of the rows that fall into this pass, shard by shard."""
-    stop = threading.Event()
+@dataclass(frozen=True)
+class HashJob:
+    """One shard to reduce to hashes: a plain value, for any executor.
 
-    def work(index: int) -> tuple[np.ndarray, np.ndarray]:
-        hashes, sizes = [], []
-        for batch in side.blocks(index):
-            check_stop(stop)
-            found = row_hashes(batch)
-            mine = found[:, 0] % np.uint64(passes) == np.uint64(part)
-            hashes.append(found[mine])
-            values = batch.columns[size].values[mine] if size is not None else np.zeros(0)
-            sizes.append(values.astype(np.uint32))
-            progress.tick({"examples": len(batch), "tokens": int(batch.offsets[-1])})
-        return np.concatenate(hashes), np.concatenate(sizes)
+    Attributes:
+        dataset: of this shard alone.
+        part, passes: which share of the hash space this pass is about.
+        size: the column to count by, None where sizes do not matter.
+    """
 
-    return run_local(range(len(side.manifest.shards)), work, workers, stop, progress.show)
+    dataset: StoredDataset
+    part: int
+    passes: int
+    size: str | None
+
+
+def _jobs(side: StoredDataset, part: int, passes: int, size: str | None) -> Iterator[HashJob]:
+    return (HashJob(side.only(index), part, passes, size) for index in range(len(side.manifest.shards)))
+
+
+class RowHashes(NamedTuple):
+    """Rows of one shard, 20 bytes each: all that the table needs, so that no row itself travels.
+
+    Attributes:
+        hashes: uint64 [rows, 2].
+        sizes: uint32 [rows].
+    """
+
+    hashes: np.ndarray
+    sizes: np.ndarray
+
+
+def hash_shard(job: HashJob, tick: Tick) -> RowHashes:
+    """Do a job.
+
+    Raises:
+        DataError: the shard is damaged.
+    """
+    hashes, sizes = [], []
+    for batch in job.dataset.blocks(0):
+        every = row_hashes(batch)
+        mine = every[:, 0] % np.uint64(job.passes) == np.uint64(job.part)
+        hashes.append(every[mine])
+        values = batch.columns[job.size].values[mine] if job.size is not None else np.zeros(0)
+        sizes.append(values.astype(np.uint32))
+        tick({"examples": len(batch), "tokens": int(batch.offsets[-1])})
+    return RowHashes(np.concatenate(hashes), np.concatenate(sizes))
 
 
 def row_hashes(batch: RaggedBatch) -> np.ndarray:

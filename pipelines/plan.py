@@ -24,7 +24,7 @@ PLAN_PREFIX = "plan-"
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """Shards to make. Two plans that agree in `shard_key` make the same bytes of a shard of the same range.
 
     Attributes:
@@ -84,7 +84,7 @@ def make_plan(
     shard_examples: int | None = None,
     format: str = "parquet",
     compression: str | None = None,
-) -> Plan:
+) -> BuildPlan:
     """Decide the layout.
 
     Args:
@@ -147,10 +147,10 @@ def make_plan(
         raise UsageError(f"--shard-examples {rows}; legal: 1..{MAX_EXAMPLES // MAX_SHARDS}")
     if limit is not None and examples > limit:
         raise UsageError(f"{examples} rows asked for, {task.name} has {limit} with these parameters; legal: 1..{limit}")
-    return Plan(task, identity, Layout(format, rows, shards, compression), examples)
+    return BuildPlan(task, identity, Layout(format, rows, shards, compression), examples)
 
 
-def plan_of(manifest: Manifest, *, format: str | None = None) -> Plan:
+def plan_of(manifest: Manifest, *, format: str | None = None) -> BuildPlan:
     """The plan that makes a manifest's rows again, into its own format or another.
 
     Raises:
@@ -160,7 +160,7 @@ def plan_of(manifest: Manifest, *, format: str | None = None) -> Plan:
     layout = manifest.layout
     if format is not None and format != layout.format:
         layout = Layout(format, layout.shard_examples, layout.num_shards, check_compression(format, None))
-    return Plan(manifest.task(), manifest.identity, layout, manifest.examples)
+    return BuildPlan(manifest.task(), manifest.identity, layout, manifest.examples)
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
@@ -170,7 +170,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def plan_record(raw: bytes, where: str) -> dict[str, Any]:
-    """What `Plan.as_dict` wrote, read back.
+    """What `BuildPlan.as_dict` wrote, read back.
 
     Raises:
         ManifestError: it is not that.
@@ -184,7 +184,7 @@ def plan_record(raw: bytes, where: str) -> dict[str, Any]:
     return {"dataset": record.dataset, "layout": record.layout, "examples": record.examples}
 
 
-def plan_from_record(record: dict[str, Any], where: str) -> Plan:
+def plan_from_record(record: dict[str, Any], where: str) -> BuildPlan:
     """The plan that a build declared in the scratch folder.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Make one shard: rows of one seed range, as the bytes of one file, with the digests of both."""
+"""Make one shard: rows of one seed range, as the bytes of one file, with the digests of both; and store it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,22 +11,21 @@ import pyarrow as pa
 
 from synthshards.dataset.manifest import Counts, ShardEntry
 from synthshards.digest import ContentDigest, canonical_json, sha256_of
+from synthshards.errors import DataError
 from synthshards.formats import get_format
 from synthshards.identity import Identity
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
+from synthshards.storage.folder import Folder
 from synthshards.tasks.task import Buffers, Task
 
-from .plan import Plan
+from .execution.progress import Tick
+from .plan import BuildPlan
 
 #: Rows are made in batches of about this size. Larger ones leave the processor's cache; after each step of a smaller
 #: one, a thread may have to wait for Python's lock.
 _BATCH_BYTES = 4 << 20
 
 _local = threading.local()
-
-
-class Stopped(Exception):  # noqa: N818 (a signal, not an error)
-    """The build is being stopped; the shard in hand was dropped."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,45 @@ class Shard:
     data: pa.Buffer
 
 
-def make_shard(plan: Plan, index: int, tick: Callable[[Counts], None] | None = None) -> Shard:
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to make and to store: a plain value, for any executor.
+
+    Attributes:
+        plan, index: which shard.
+        folder: where to; pickled, it is its URL.
+        content: the digest that its rows must have, None where nothing is promised.
+    """
+
+    plan: BuildPlan
+    folder: Folder
+    index: int
+    content: str | None = None
+
+
+def make_and_store(job: ShardJob, tick: Tick) -> ShardEntry:
+    """Do a job; the shard then stands under its final name.
+
+    Raises:
+        DataError: its rows are not what was promised; nothing is stored.
+        StorageError: it could not be stored.
+    """
+    shard = make_shard(job.plan, job.index, tick)
+    if job.content not in (None, shard.entry.content):
+        raise DataError(
+            f"{shard.entry.path}: rows generated now have content {shard.entry.content}, "
+            f"the manifest says {job.content}"
+        )
+    tick({})  # the last moment to stop
+    job.folder.write(shard.entry.path, shard.data)
+    return shard.entry
+
+
+def make_shard(plan: BuildPlan, index: int, tick: Tick | None = None) -> Shard:
     """Generate, encode and hash shard `index` of a plan.
 
     Args:
-        tick: called after each few thousand rows with what they count (`examples`, `tokens` …); it may raise `Stopped`.
+        tick: called after each few thousand rows with what they count (`examples`, `tokens` …); what it raises goes on.
 
     Memory: a few megabytes of rows, and the encoded shard as its writer grows it (two to three times the file's size).
     """
@@ -84,9 +117,9 @@ def batches(task: Task, key: np.ndarray, start: int, stop: int, buffers: Buffers
         rows = BLOCK_ROWS * max(1, _BATCH_BYTES * len(batch) // (BLOCK_ROWS * batch.nbytes))
 
 
-def warm_up(plan: Plan) -> None:
+def warm_up(plan: BuildPlan, tick: Tick | None = None) -> None:
     """Compile every kernel that the plan needs, where the cache has none yet."""
-    make_shard(replace(plan, layout=replace(plan.layout, shard_examples=1, num_shards=1), examples=1), 0)
+    make_shard(replace(plan, layout=replace(plan.layout, shard_examples=1, num_shards=1), examples=1), 0, tick)
 
 
 def file_metadata(identity: Identity, start: int, stop: int) -> dict[str, str]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from synthshards.dataset.manifest import NAME
+from synthshards.dataset.manifest import NAME, ShardEntry
 from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.digest import ContentDigest
 from synthshards.errors import DataError, StorageError
+from synthshards.identity import Identity
 from synthshards.kernels.rng import words
 from synthshards.ragged import BLOCK_ROWS, Column, RaggedBatch, is_ragged
 from synthshards.storage.folder import SCRATCH
 from synthshards.tasks.task import Task
 
-from .execution.progress import Progress
-from .execution.threads import check_stop, run_local
+from .execution.executor import Executor
+from .execution.progress import Progress, Tick
+from .execution.threads import run_in_threads
 from .folder.preflight import looks_like_shard
 from .shard import batch_counts, file_metadata, thread_buffers
 
@@ -50,7 +51,13 @@ class Findings:
 
 
 def verify(
-    location: str, *, rederive: bool = False, sample: float = 1.0, workers: int = 1, quiet: bool = True
+    location: str,
+    *,
+    rederive: bool = False,
+    sample: float = 1.0,
+    workers: int = 1,
+    quiet: bool = True,
+    executor: Executor = run_in_threads,
 ) -> Findings:
     """Check sizes, sha256, columns, row counts, metadata, content digests and counts of every shard.
 
@@ -58,17 +65,25 @@ def verify(
         location: a folder or URI, or a manifest's path.
         rederive: also generate rows again and compare them.
         sample: share of the rows that `rederive` compares; the choice is fixed by the dataset and the share.
-        workers: threads; each holds one shard.
+        workers: how many shards to check at once; each is held in memory.
+        executor: who checks the shards; by default threads of this process.
 
     Raises:
         UsageError, ManifestError: there is no dataset, or its manifest is hostile.
         VersionError: `rederive` of a task version that this package does not generate.
     """
-    return check(open_stored(location), rederive=rederive, sample=sample, workers=workers, quiet=quiet)
+    dataset = open_stored(location)
+    return check(dataset, rederive=rederive, sample=sample, workers=workers, quiet=quiet, executor=executor)
 
 
 def check(
-    dataset: StoredDataset, *, rederive: bool = False, sample: float = 1.0, workers: int = 1, quiet: bool = True
+    dataset: StoredDataset,
+    *,
+    rederive: bool = False,
+    sample: float = 1.0,
+    workers: int = 1,
+    quiet: bool = True,
+    executor: Executor = run_in_threads,
 ) -> Findings:
     """`verify`, of a dataset that is open."""
     manifest = dataset.manifest
@@ -82,46 +97,68 @@ def check(
             findings.notes.append(name)
     for name in dataset.folder.subfolders():
         findings.notes.append(f"{name}/" + (" (of an unfinished build)" if name == SCRATCH else ""))
-    stop = threading.Event()
-    with Progress("verifying", manifest.examples, quiet=quiet) as progress:
-
-        def work(index: int) -> tuple[str, str | None, int]:
-            entry = manifest.shards[index]
-            try:
-                return entry.path, None, _check_shard(dataset, index, task, sample, progress, stop)
-            except (DataError, StorageError) as error:
-                return entry.path, str(error), 0
-
-        with closing(run_local(range(len(manifest.shards)), work, workers, stop, progress.show)) as outcomes:
-            for path, problem, rederived in outcomes:
-                findings.rederived += rederived
-                if problem is not None:
-                    findings.problems.append((path, problem))
+    jobs = (CheckJob(dataset.only(index), task, sample) for index in range(len(manifest.shards)))
+    with (
+        Progress("verifying", manifest.examples, quiet=quiet) as progress,
+        closing(executor(check_shard, jobs, workers, tick=progress.tick, show=progress.show)) as outcomes,
+    ):
+        for outcome in outcomes:
+            findings.rederived += outcome.rederived
+            if outcome.problem is not None:
+                findings.problems.append((outcome.path, outcome.problem))
     findings.problems.sort()
     findings.summary = progress.summary()
     return findings
 
 
-def _check_shard(
-    dataset: StoredDataset, index: int, task: Task | None, sample: float, progress: Progress, stop: threading.Event
-) -> int:
+@dataclass(frozen=True)
+class CheckJob:
+    """One shard to check: a plain value, for any executor.
+
+    Attributes:
+        dataset: of this shard alone.
+        task: generates the rows again, None where that is not asked for.
+        sample: share of the rows to compare.
+    """
+
+    dataset: StoredDataset
+    task: Task | None
+    sample: float
+
+
+class ShardFinding(NamedTuple):
+    """What is wrong with a shard, if anything, and how many of its rows were generated again and found equal."""
+
+    path: str
+    problem: str | None
+    rederived: int = 0
+
+
+def check_shard(job: CheckJob, tick: Tick) -> ShardFinding:
+    """Do a job. Damage, and a file that cannot be read, are findings and no errors."""
+    (entry,) = job.dataset.manifest.shards
+    try:
+        return ShardFinding(entry.path, None, _rederived(job, entry, tick))
+    except (DataError, StorageError) as error:
+        return ShardFinding(entry.path, str(error))
+
+
+def _rederived(job: CheckJob, entry: ShardEntry, tick: Tick) -> int:
     """Rows compared with generated ones. Raises DataError with what is wrong, the file's name left out."""
-    manifest = dataset.manifest
-    entry = manifest.shards[index]
-    reader = dataset.open_shard(index)
+    manifest = job.dataset.manifest
+    reader = job.dataset.open_shard(0)
     content = ContentDigest(manifest.columns)
     totals: dict[str, int] = dict.fromkeys(entry.counts(), 0)
     rederived = 0
     for at in range(0, reader.rows, BLOCK_ROWS):
-        check_stop(stop)
         batch: RaggedBatch = reader.read(at, min(at + BLOCK_ROWS, reader.rows))
         content.update(batch)
         counts = batch_counts(batch)
         for name in totals:
             totals[name] += counts[name]
-        if task is not None:
-            rederived += _compare(dataset, task, entry.start + at, batch, sample)
-        progress.tick({"examples": len(batch), **counts})
+        if job.task is not None:
+            rederived += _compare(manifest.identity, job.task, entry.start + at, batch, job.sample)
+        tick({"examples": len(batch), **counts})
     if content.hexdigest() != entry.content:
         raise DataError(f"its rows have content {content.hexdigest()}; the manifest says {entry.content}")
     if totals != entry.counts():
@@ -132,8 +169,7 @@ def _check_shard(
     return rederived
 
 
-def _compare(dataset: StoredDataset, task: Task, start: int, batch: RaggedBatch, sample: float) -> int:
-    identity = dataset.manifest.identity
+def _compare(identity: Identity, task: Task, start: int, batch: RaggedBatch, sample: float) -> int:
     chosen = np.arange(start, start + len(batch), dtype=np.uint64)
     if sample < 1:
         chosen = chosen[chosen_rows(task.key(identity.seed, identity.split), start, len(batch), sample)]

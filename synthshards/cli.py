@@ -21,9 +21,9 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "build": ("synthshards.pipelines.commands", "build", "Build shards of a task.", None),
     "seal": ("synthshards.pipelines.commands", "seal", "Join what --only-shards runs wrote.", None),
     "info": ("synthshards.commands", "info", "Show what a dataset holds.", None),
-    "verify": ("synthshards.pipelines.commands_prove", "verify", "Check a dataset, or prove its rows.", None),
-    "reproduce": ("synthshards.pipelines.commands_prove", "reproduce", "Make a dataset again from its manifest.", None),
-    "overlap": ("synthshards.pipelines.commands_prove", "overlap", "Count the rows two datasets share.", None),
+    "verify": ("synthshards.pipelines.commands", "verify", "Check a dataset, or prove its rows.", None),
+    "reproduce": ("synthshards.pipelines.commands", "reproduce", "Make a dataset again from its manifest.", None),
+    "overlap": ("synthshards.pipelines.commands", "overlap", "Count the rows two datasets share.", None),
     "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
     "cache": ("synthshards.loaders.cache_command", "cache", "Show or clear the local copies of remote shards.", None),
     "loaders-check": (

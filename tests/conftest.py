@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from helpers import Ended
+from processes import Processes
 from s3 import Server
+
+from synthshards.pipelines.execution.executor import Executor
+from synthshards.pipelines.execution.threads import run_in_threads
 
 # A shell's background jobs begin with Ctrl-C ignored, and so would all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -31,6 +35,20 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         return Ended(ended.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Processes]:
+    """An executor of two other processes, which import the package once a session."""
+    executor = Processes()
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=["threads", "processes"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    """Every executor in turn: what must not depend on who does the work."""
+    return run_in_threads if request.param == "threads" else request.getfixturevalue("processes")  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,15 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
+from typing import TypeAlias
 
 import click
+
+#: Is told what was done: `examples`, and `tokens` or `characters`. With nothing in it, merely that work goes on.
+Tick: TypeAlias = Callable[[dict[str, int]], None]
 
 #: Seconds between plain lines.
 _EVERY = 10.0
@@ -27,8 +32,7 @@ class Progress:
 
     def __init__(self, label: str, rows: int, *, quiet: bool = False) -> None:
         self._label, self._rows = label, rows
-        self._done = self._tokens = 0
-        self._unit = "tokens"
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._start = self._shown = time.monotonic()
         self._quiet = quiet or not rows
@@ -45,11 +49,9 @@ class Progress:
         self._draw(last=True)
 
     def tick(self, counts: dict[str, int]) -> None:
-        """Add what was done: `examples`, and `tokens` or `characters`."""
+        """Add what was done: a `Tick`."""
         with self._lock:
-            self._done += counts["examples"]
-            self._unit = "characters" if "characters" in counts else "tokens"
-            self._tokens += counts.get(self._unit, 0)
+            self._counts.update(counts)
 
     def show(self) -> None:
         """Draw the bar, or print a line when one is due. Call from one thread, often."""
@@ -81,6 +83,18 @@ class Progress:
         bar = f"[{'#' * filled}{'-' * (width - filled)}] " if width >= 5 else ""
         line = f"{self._label} {bar}{text}"[: columns - 1].ljust(columns - 1)
         click.echo(f"\r{line}", nl=last, err=True)
+
+    @property
+    def _done(self) -> int:
+        return self._counts["examples"]
+
+    @property
+    def _tokens(self) -> int:
+        return self._counts[self._unit]
+
+    @property
+    def _unit(self) -> str:
+        return "characters" if "characters" in self._counts else "tokens"
 
     def _share(self) -> float:
         return min(1.0, self._done / max(1, self._rows))

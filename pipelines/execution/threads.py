@@ -1,4 +1,4 @@
-"""Run shard jobs side by side.
+"""The executor of this process.
 
 Threads, not processes: kernels, Parquet encoding and hashing all release the GIL, so threads scale as processes do
 (docs/performance.md has the measurement) and share compiled code and memory, and none outlives its process.
@@ -7,72 +7,53 @@ Threads, not processes: kernels, Parquet encoding and hashing all release the GI
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from typing import TypeVar
 
-from ..shard import Stopped
+from .futures import as_they_come
+from .progress import Tick
 
 J = TypeVar("J")
 R = TypeVar("R")
 
-#: How long the main thread sleeps between looks, so that Ctrl-C is seen at once (seconds).
-_LOOK = 0.1
 _numbers = count()
 
 
-def run_local(
-    jobs: Iterable[J], work: Callable[[J], R], workers: int, stop: threading.Event, show: Callable[[], None]
+class Stopped(Exception):  # noqa: N818 (a signal, not an error)
+    """The run is being stopped; the job in hand is dropped."""
+
+
+def run_in_threads(
+    work: Callable[[J, Tick], R], jobs: Iterable[J], workers: int, *, tick: Tick, show: Callable[[], None]
 ) -> Generator[R, None, None]:
-    """Yield the results of ``work(job)`` as they come, from `workers` threads.
+    """An `Executor`: at most two jobs a worker are in flight, whatever the number of jobs.
 
-    At most two jobs a worker are in flight, whatever the number of jobs. When a job fails, `stop` is set, the results
-    of jobs that finish all the same are yielded, and the error goes on. When this thread is interrupted, or the
-    generator is closed, `stop` is set and running jobs are awaited (they look at `stop` after every few thousand rows).
-    Close the generator before you let go of what the jobs work on: after an exception in the loop's body, its traceback
-    would keep the generator, and its threads, alive.
-
-    `show` is called in this thread, several times a second.
+    Running jobs are stopped in their next tick. Close the generator before you let go of what the jobs work on: after
+    an exception in the loop's body, its traceback would keep the generator, and its threads, alive.
     """
-    pending: set[Future[R]] = set()
-    queue = deque(jobs)
-    failure: BaseException | None = None
+    stop = threading.Event()
+
+    def tick_or_stop(counts: dict[str, int]) -> None:
+        if stop.is_set():
+            raise Stopped
+        tick(counts)
+
+    def run(job: J) -> R:
+        tick_or_stop({})
+        return work(job, tick_or_stop)
+
     name = f"synthshards-{next(_numbers)}"
-    pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+    threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
     try:
-        while queue or pending:
-            while queue and len(pending) < 2 * workers:
-                pending.add(pool.submit(work, queue.popleft()))
-            done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
-            show()
-            for future in done:
-                if future.cancelled():
-                    continue
-                error = future.exception()
-                if error is None:
-                    yield future.result()
-                elif failure is None:
-                    failure = error
-                    stop.set()
-                    queue.clear()
-                    for other in pending:
-                        other.cancel()
-        if failure is not None:
-            raise failure
+        yield from as_they_come(lambda job: threads.submit(run, job), jobs, 2 * workers, stop=stop.set, show=show)
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        threads.shutdown(wait=True, cancel_futures=True)
         for thread in threading.enumerate():
-            # An interrupt while the pool was starting a thread made it forget that one.
+            # An interrupt while a thread was being started makes the executor of threads forget it.
             if thread.name.startswith(f"{name}_"):
                 with suppress(RuntimeError):  # not started, and nothing left for it to do
                     thread.join()
-
-
-def check_stop(stop: threading.Event) -> None:
-    """Raise `Stopped` when `stop` is set."""
-    if stop.is_set():
-        raise Stopped

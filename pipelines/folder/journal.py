@@ -1,7 +1,7 @@
-"""Records of finished shards: append-only logs in the scratch folder, one a process, gone when the manifest stands.
+"""The journals of a build: which shards are finished. One a process, append-only, gone when the manifest stands.
 
-A shard counts only through its record, so a file that a kill left behind is never taken for finished. Logs rather
-than one file a shard: 100,000 small files would take two seconds to read.
+A shard counts only through its record in a journal, so a file that a kill left behind is never taken for finished. One
+file for many shards: 100,000 small ones would take two seconds to read.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from synthshards.dataset.manifest import ShardEntry
 from synthshards.errors import StorageError
 from synthshards.storage.folder import SCRATCH, Folder, reason
 
-from ..plan import Plan
+from ..plan import BuildPlan
 
 _PREFIX = "records-"
 #: How long a record may wait to be written to an object store, at first.
 FLUSH_SECONDS = 1.0
 
 
-class RecordLog:
-    """Writes this process's records. A context manager: leaving it flushes what is pending."""
+class Journal:
+    """This process's journal. A context manager: leaving it flushes what is pending."""
 
-    def __init__(self, folder: Folder, plan: Plan) -> None:
+    def __init__(self, folder: Folder, plan: BuildPlan) -> None:
         self._folder, self._key = folder, plan.shard_key
-        # Names sort by time: where two logs have a record of one shard, the later one counts.
+        # Names sort by time: where two journals have a record of one shard, the later one counts.
         self._name = f"{SCRATCH}/{_PREFIX}{time.time_ns():020d}-{uuid.uuid4().hex[:12]}"
         self._pending: list[str] = []
         self._segment = 0
         self._began = self._flushed = time.monotonic()
         self._file: int | None = None
 
-    def __enter__(self) -> RecordLog:
+    def __enter__(self) -> Journal:
         return self
 
     def __exit__(
@@ -92,13 +92,13 @@ class RecordLog:
         self._flushed = time.monotonic()
 
 
-def read_records(folder: Folder, plan: Plan, files: dict[str, int]) -> dict[int, ShardEntry]:
+def read_journals(folder: Folder, plan: BuildPlan, files: dict[str, int]) -> dict[int, ShardEntry]:
     """The shards of `plan` that stand: those with a record that agrees with it and a file of the recorded size.
 
     Args:
         files: name → size of the files in the folder.
     """
-    kept: dict[int, ShardEntry] = {}
+    finished: dict[int, ShardEntry] = {}
     for name in folder.list(SCRATCH):  # in order of their names
         if not name.startswith(_PREFIX):
             continue
@@ -106,11 +106,11 @@ def read_records(folder: Folder, plan: Plan, files: dict[str, int]) -> dict[int,
             for line in folder.read(f"{SCRATCH}/{name}").to_pybytes().splitlines():
                 entry = _entry(line, plan)
                 if entry is not None and stands(entry, plan, files):
-                    kept[entry.start // plan.layout.shard_examples] = entry
-    return kept
+                    finished[entry.start // plan.layout.shard_examples] = entry
+    return finished
 
 
-def stands(entry: ShardEntry, plan: Plan, files: dict[str, int]) -> bool:
+def stands(entry: ShardEntry, plan: BuildPlan, files: dict[str, int]) -> bool:
     """Whether an entry is a shard of `plan` whose file is there, in its full size."""
     index = entry.start // plan.layout.shard_examples
     return (
@@ -121,7 +121,7 @@ def stands(entry: ShardEntry, plan: Plan, files: dict[str, int]) -> bool:
     )
 
 
-def _entry(line: bytes, plan: Plan) -> ShardEntry | None:
+def _entry(line: bytes, plan: BuildPlan) -> ShardEntry | None:
     try:
         record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
         return msgspec.convert(record["shard"], ShardEntry) if record["shard_key"] == plan.shard_key else None

@@ -16,7 +16,8 @@ from pathlib import Path
 from synthshards.errors import StorageError, UsageError
 from synthshards.storage.folder import SCRATCH, Folder, reason
 
-_LOCK = "lock"
+#: Name of the lock file in the scratch folder.
+LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -30,22 +31,12 @@ def locked(folder: Folder, *, shared: bool) -> Iterator[None]:
     if folder.path is None:
         yield
         return
-    path = folder.path / SCRATCH / _LOCK
+    path = folder.path / SCRATCH / LOCK
     handle = _take(folder, path, shared)
     try:
         yield
     finally:
         _let_go(handle, path)
-
-
-def clear_scratch(folder: Folder) -> None:
-    """Delete all that is unfinished. The lock stays while it is held: a second one would let a second build in."""
-    if folder.path is None:
-        folder.delete_tree(SCRATCH)
-        return
-    for name in folder.list(SCRATCH):
-        if name != _LOCK:
-            folder.delete(f"{SCRATCH}/{name}")
 
 
 def _take(folder: Folder, path: Path, shared: bool) -> int:

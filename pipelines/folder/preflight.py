@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +22,13 @@ from synthshards.errors import StorageError, UsageError
 from synthshards.formats import FORMATS
 from synthshards.storage.folder import SCRATCH, Folder
 
-from ..plan import PLAN_PREFIX, Plan, plan_record
-from .lock import clear_scratch
+from ..plan import PLAN_PREFIX, BuildPlan, plan_record
 
 _SHARD_NAME = re.compile(r"[a-z0-9_]+-[0-9]{5}\.([a-z]+)")
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderState:
     """What stands in a folder.
 
     Attributes:
@@ -43,7 +41,7 @@ class Found:
     plans: dict[str, dict[str, Any]]
 
 
-def admit(folder: Folder, plan: Plan, before: Found | None = None) -> Found:
+def admit(folder: Folder, plan: BuildPlan, before: FolderState | None = None) -> FolderState:
     """Look at the folder; refuse what this plan would damage or mix.
 
     Args:
@@ -53,27 +51,27 @@ def admit(folder: Folder, plan: Plan, before: Found | None = None) -> Found:
         UsageError: it holds another identity or layout, more shards, a short last shard, or unknown shards.
         ManifestError: its manifest, or a plan in its scratch folder, is not one.
     """
-    found = look(folder, before)
-    old = found.manifest
+    state = look(folder, before)
+    old = state.manifest
     if old is not None:
         _same(folder, "identity", old.identity.as_dict(), plan.identity.as_dict())
         _same(folder, "layout", _fixed(old.layout.as_dict()), _fixed(plan.layout.as_dict()))
         _no_shrink(folder, "", old.layout.num_shards, old.examples, plan)
-    for record in found.plans.values():
+    for record in state.plans.values():
         _same(folder, "identity", record["dataset"], plan.identity.as_dict())
         _same(folder, "layout", _fixed(record["layout"]), _fixed(plan.layout.as_dict()))
         _no_shrink(folder, "an unfinished build of ", record["layout"]["num_shards"], record["examples"], plan)
-    if old is None and not found.plans:
+    if old is None and not state.plans:
         strays = [name for name in folder.list() if looks_like_shard(name)]
         if strays:
             raise UsageError(
                 f"{folder.url}: holds {len(strays)} shard files without a manifest (such as {strays[0]}); "
                 "legal: an empty folder, or --overwrite"
             )
-    return found
+    return state
 
 
-def look(folder: Folder, before: Found | None = None) -> Found:
+def look(folder: Folder, before: FolderState | None = None) -> FolderState:
     """What stands in the folder, whatever it is. Changes nothing.
 
     Raises:
@@ -94,18 +92,13 @@ def look(folder: Folder, before: Found | None = None) -> Found:
     try:
         raw = folder.read(NAME)
     except FileNotFoundError:
-        return Found(None, None, plans)
+        return FolderState(None, None, plans)
     if before is not None and before.raw is not None and raw.equals(before.raw):
-        return Found(raw, before.manifest, plans)
-    return Found(raw, parse(raw, folder.where(NAME)), plans)
+        return FolderState(raw, before.manifest, plans)
+    return FolderState(raw, parse(raw, folder.where(NAME)), plans)
 
 
-def has_scratch(folder: Folder) -> bool:
-    """Whether there is a scratch folder, be it empty: what a kill in the last moment of a build may leave."""
-    return (folder.path / SCRATCH).exists() if folder.path is not None else SCRATCH in folder.subfolders()
-
-
-def declare(folder: Folder, plan: Plan, before: Found | None, *, alone: bool) -> Found:
+def declare(folder: Folder, plan: BuildPlan, before: FolderState | None, *, alone: bool) -> FolderState:
     """Write the plan into the scratch folder, so that other builds see it.
 
     Args:
@@ -114,15 +107,15 @@ def declare(folder: Folder, plan: Plan, before: Found | None, *, alone: bool) ->
     Raises:
         UsageError: as `admit`; the folder is then as it was.
     """
-    found = admit(folder, plan, before)
-    if plan.file not in found.plans:
+    state = admit(folder, plan, before)
+    if plan.file not in state.plans:
         folder.write(f"{SCRATCH}/{plan.file}", canonical_json(plan.as_dict()))
     if alone:
-        return found
+        return state
     try:
-        return admit(folder, plan, found)
+        return admit(folder, plan, state)
     except UsageError:
-        if plan.file not in found.plans:
+        if plan.file not in state.plans:
             folder.delete(f"{SCRATCH}/{plan.file}")
         raise
 
@@ -149,15 +142,6 @@ def admit_overwriting(folder: Folder) -> None:
         raise UsageError(f"{folder.where(NAME)}: is not a manifest of synthshards; legal: another --out")
 
 
-def clear(folder: Folder) -> None:
-    """Delete a dataset: its manifest first, so that no moment shows a manifest without its shards."""
-    folder.delete(NAME)
-    clear_scratch(folder)
-    names = [name for name in folder.list() if looks_like_shard(name)]
-    with ThreadPoolExecutor(1 if folder.is_local else 16) as pool:
-        list(pool.map(folder.delete, names))
-
-
 def looks_like_shard(name: str) -> bool:
     """Whether a file name is ``<split>-00000.<suffix>`` of some split and format."""
     match = _SHARD_NAME.fullmatch(name)
@@ -181,7 +165,7 @@ def _same(folder: Folder, what: str, old: Mapping[str, Any], new: Mapping[str, A
             )
 
 
-def _no_shrink(folder: Folder, what: str, num_shards: int, examples: int, plan: Plan) -> None:
+def _no_shrink(folder: Folder, what: str, num_shards: int, examples: int, plan: BuildPlan) -> None:
     rows = plan.layout.shard_examples
     if plan.examples < examples:
         raise UsageError(

@@ -236,7 +236,7 @@ main()
 def test_a_long_proof_stops_at_once(command: str, number: signal.Signals, tmp_path: Path) -> None:
     """Of 60 shards that take 0.2 s each."""
     out = make(tmp_path / "out", shards=60, shard_examples=2)
-    module, name = ("pipelines.build", "make_shard") if command == "reproduce" else ("dataset.stored", "checked_bytes")
+    module, name = ("pipelines.shard", "make_shard") if command == "reproduce" else ("dataset.stored", "checked_bytes")
     rest = {"verify": [], "overlap": [out], "reproduce": ["--out", tmp_path / "again"]}[command]
     words = [SLOWLY, f"synthshards.{module}", name, command, out, *rest]
     process = subprocess.Popen(

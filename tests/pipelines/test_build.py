@@ -21,7 +21,8 @@ from synthshards.dataset.manifest_parser import load
 from synthshards.errors import UsageError
 from synthshards.formats import FORMATS, get_format
 from synthshards.pipelines.build import build, seal
-from synthshards.pipelines.folder.journal import RecordLog
+from synthshards.pipelines.execution.executor import Executor
+from synthshards.pipelines.folder.journal import Journal
 from synthshards.pipelines.plan import make_plan
 from synthshards.storage.folder import SCRATCH
 from synthshards.storage.local import LocalFolder
@@ -32,10 +33,10 @@ from synthshards.storage.open import open_folder
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_finished_folder_holds_shards_and_manifest_whose_bytes_do_not_depend_on_workers(
-    name: str, tmp_path: Path
+    name: str, tmp_path: Path, executor: Executor
 ) -> None:
     for workers in (1, 2, 5):
-        report = build(small(5, format=name), str(tmp_path / str(workers)), workers=workers)
+        report = build(small(5, format=name), str(tmp_path / str(workers)), workers=workers, executor=executor)
         assert (report.made, report.kept) == (5, 0)
     one = files(tmp_path / "1")
     assert set(one) == names(5, FORMATS[name].suffix)
@@ -43,20 +44,22 @@ def test_a_finished_folder_holds_shards_and_manifest_whose_bytes_do_not_depend_o
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_growth_leaves_the_first_shards_untouched_and_gives_what_all_at_once_gives(name: str, tmp_path: Path) -> None:
+def test_growth_leaves_the_first_shards_untouched_and_gives_what_all_at_once_gives(
+    name: str, tmp_path: Path, executor: Executor
+) -> None:
     grown, at_once = tmp_path / "grown", tmp_path / "at once"
     build(small(3, format=name), str(grown))
     before = {path: value for path, value in picture(grown).items() if "train-" in path}
-    report = build(small(7, format=name), str(grown), workers=2)
+    report = build(small(7, format=name), str(grown), workers=2, executor=executor)
     assert (report.made, report.kept) == (4, 3)
     assert before.items() <= picture(grown).items()
     build(small(7, format=name), str(at_once))
     assert files(grown) == files(at_once)
 
 
-def test_growth_may_end_with_a_short_shard(tmp_path: Path) -> None:
-    build(small(2), str(tmp_path / "grown"))
-    build(small(None, examples=150), str(tmp_path / "grown"))
+def test_growth_may_end_with_a_short_shard(tmp_path: Path, executor: Executor) -> None:
+    build(small(2), str(tmp_path / "grown"), executor=executor)
+    build(small(None, examples=150), str(tmp_path / "grown"), executor=executor)
     build(small(None, examples=150), str(tmp_path / "at once"))
     assert files(tmp_path / "grown") == files(tmp_path / "at once")
     assert load(open_folder(tmp_path / "grown")).shards[-1].stop == 150
@@ -120,12 +123,12 @@ def test_a_finished_folder_needs_no_permission_to_write(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["deleted", "shortened"])
-def test_a_missing_shard_of_a_finished_folder_is_made_again(damage: str, tmp_path: Path) -> None:
+def test_a_missing_shard_of_a_finished_folder_is_made_again(damage: str, tmp_path: Path, executor: Executor) -> None:
     build(small(), str(tmp_path))
     before, shard = files(tmp_path), tmp_path / "train-00002.parquet"
     untouched = {path: value for path, value in picture(tmp_path).items() if path.endswith((".json", "1.parquet"))}
     shard.unlink() if damage == "deleted" else os.truncate(shard, 100)
-    report = build(small(), str(tmp_path))
+    report = build(small(), str(tmp_path), executor=executor)
     assert (report.made, report.kept) == (1, 3)
     assert files(tmp_path) == before
     assert untouched.items() <= picture(tmp_path).items()
@@ -198,8 +201,8 @@ def test_of_two_records_of_a_shard_the_later_counts(tmp_path: Path) -> None:
     entry = load(open_folder(tmp_path / "other")).shards[0]
     digests = [f"sha256:{digit * 64}" for digit in "9135"]
     for digest in digests:
-        with RecordLog(open_folder(tmp_path), small(1)) as log:
-            log.append(type(entry)(**{**entry.as_dict(), "sha256": digest}))
+        with Journal(open_folder(tmp_path), small(1)) as journal:
+            journal.append(type(entry)(**{**entry.as_dict(), "sha256": digest}))
     manifest = build(small(1), str(tmp_path)).manifest
     assert manifest is not None
     assert manifest.shards[0].sha256 == digests[-1]
@@ -295,9 +298,9 @@ def test_sealing_names_the_shards_that_are_missing(tmp_path: Path, cli: Any) -> 
     assert set(files(tmp_path)) == names(9)
 
 
-def test_the_largest_plan_is_sealed(tmp_path: Path) -> None:
-    build(small(2), str(tmp_path / "x"), only_shards="0-1")
-    build(small(3), str(tmp_path / "x"), only_shards="2")
+def test_the_largest_plan_is_sealed(tmp_path: Path, executor: Executor) -> None:
+    build(small(2), str(tmp_path / "x"), only_shards="0-1", executor=executor)
+    build(small(3), str(tmp_path / "x"), only_shards="2", executor=executor)
     assert len(list((tmp_path / "x" / SCRATCH).glob("plan-*"))) == 2
     assert seal(str(tmp_path / "x")).layout.num_shards == 3
     build(small(3), str(tmp_path / "whole"))
@@ -345,7 +348,7 @@ def test_a_newer_pyarrow_does_not_rewrite_the_manifest_of_unchanged_shards(
 
 def test_rates_do_not_count_the_time_of_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[bool] = []
-    monkeypatch.setattr("synthshards.pipelines.build.warm_up", lambda plan: slept.append(time.sleep(1.5) is None))
+    monkeypatch.setattr("synthshards.pipelines.build.warm_up", lambda plan, tick: slept.append(time.sleep(1.5) is None))
     summary = build(small(1), str(tmp_path)).summary
     assert slept
     assert float(summary.split(" in ")[1].split(" s ")[0]) < 1.4

@@ -127,7 +127,7 @@ def test_a_compilation_stops_too(after: float, tmp_path: Path) -> None:
 STUCK = """
 import sys, time
 from synthshards import cli
-from synthshards.pipelines import interrupt
+from synthshards.pipelines.execution import signals
 from synthshards.storage.local import LocalFolder
 real = LocalFolder.write
 def write(self, name, data):
@@ -136,7 +136,7 @@ def write(self, name, data):
         time.sleep(60)
     real(self, name, data)
 LocalFolder.write = write
-interrupt._GRACE = float(sys.argv.pop(1))
+signals._GRACE = float(sys.argv.pop(1))
 cli.main()
 """
 

@@ -18,9 +18,10 @@ import pytest
 from folders import SMALL, files, names, picture, small, unfinished
 
 from synthshards.errors import StorageError, UsageError
-from synthshards.pipelines.build import build, clear, seal
-from synthshards.pipelines.folder import preflight as admit
+from synthshards.pipelines.build import build, seal
 from synthshards.pipelines.folder.lock import locked
+from synthshards.pipelines.folder.preflight import declare
+from synthshards.pipelines.folder.scratch import delete_dataset
 from synthshards.storage.folder import SCRATCH
 from synthshards.storage.local import LocalFolder
 from synthshards.storage.open import open_folder
@@ -143,7 +144,7 @@ def test_never_two_are_inside_however_often_the_lock_comes_and_goes(tmp_path: Pa
     assert files(tmp_path) == {}
 
 
-@pytest.mark.parametrize("work", ["overwrite", "clear", "build", "seal"])
+@pytest.mark.parametrize("work", ["overwrite", "delete", "build", "seal"])
 def test_the_lock_is_held_while_the_scratch_folder_is_emptied(
     work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +167,7 @@ def test_the_lock_is_held_while_the_scratch_folder_is_emptied(
         monkeypatch.setattr(LocalFolder, method, guarded)
     runs: dict[str, Callable[[], object]] = {
         "overwrite": lambda: build(small(3), str(tmp_path), overwrite=True),
-        "clear": lambda: clear(open_folder(tmp_path)),
+        "delete": lambda: delete_dataset(open_folder(tmp_path)),
         "build": lambda: build(small(4), str(tmp_path)),
         "seal": lambda: seal(str(tmp_path)),
     }
@@ -197,7 +198,7 @@ def test_an_interrupt_in_the_loop_leaves_neither_threads_nor_the_lock(
     def append(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("synthshards.pipelines.build.RecordLog.append", append)
+    monkeypatch.setattr("synthshards.pipelines.build.Journal.append", append)
     with pytest.raises(KeyboardInterrupt) as caught:
         build(small(200), str(tmp_path), workers=2)
     # `caught` keeps the traceback, hence the frames, alive, as a debugger or a notebook does.
@@ -217,7 +218,7 @@ def test_of_two_plans_that_come_at_once_at_most_one_goes_on(
     def come() -> None:
         monkeypatch.setattr(LocalFolder, "write", real)
         try:
-            other["found"] = admit.declare(open_folder(tmp_path), small(seed=1), None, alone=False)
+            other["found"] = declare(open_folder(tmp_path), small(seed=1), None, alone=False)
         except UsageError as error:
             other["refused"] = error
 

@@ -11,7 +11,7 @@ import pytest
 
 from synthshards import make_task
 from synthshards.errors import ManifestError, UsageError, VersionError
-from synthshards.pipelines.plan import Plan, make_plan, parse_range, plan_from_record, plan_record
+from synthshards.pipelines.plan import BuildPlan, make_plan, parse_range, plan_from_record, plan_record
 from synthshards.tasks.depo import DepoTask
 
 
@@ -23,7 +23,7 @@ class Finite(DepoTask):
         return 5000
 
 
-def plan(**options: object) -> Plan:
+def plan(**options: object) -> BuildPlan:
     return make_plan(make_task("depo", N=20), **options)  # type: ignore[arg-type]
 
 

@@ -22,7 +22,7 @@ LEFT = r"(\d+:\d\d(:\d\d)?|\?) left"
 SLOW = """
 import sys, time
 from synthshards import cli
-from synthshards.pipelines import progress
+from synthshards.pipelines.execution import progress
 from synthshards.storage.local import LocalFolder
 real = LocalFolder.write
 LocalFolder.write = lambda *args: (time.sleep(0.15), real(*args))

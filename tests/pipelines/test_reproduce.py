@@ -14,7 +14,6 @@ from small_datasets import FORMATS, SMALL, edit_manifest, make, run
 from synthshards.catalog import make_task
 from synthshards.dataset.stored import open_stored
 from synthshards.errors import DataError, UsageError
-from synthshards.pipelines import build as building
 from synthshards.pipelines import reproduce as reproducing
 from synthshards.pipelines.build import seal
 from synthshards.pipelines.reproduce import reproduce
@@ -175,7 +174,7 @@ def test_what_stands_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     source = make(tmp_path / "source")
     again = tmp_path / "again"
     reproduce(source, str(again))
-    monkeypatch.setattr(building, "make_shard", None)  # nothing is made
+    monkeypatch.setattr("synthshards.pipelines.shard.make_shard", None)  # nothing is made
     outcome = run("reproduce", source, "--out", again)
     assert outcome.code == 0, outcome
     assert "3 shards (3 of them stood already)" in outcome.out

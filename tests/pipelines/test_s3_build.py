@@ -18,8 +18,9 @@ from s3 import Server
 
 from synthshards.errors import StorageError, UsageError
 from synthshards.pipelines.build import build, seal
-from synthshards.pipelines.folder import journal as records
-from synthshards.pipelines.folder import preflight as admit
+from synthshards.pipelines.folder.journal import Journal
+from synthshards.pipelines.folder.preflight import declare, look
+from synthshards.pipelines.folder.scratch import clear_dataset
 from synthshards.storage.folder import SCRATCH
 from synthshards.storage.open import open_folder
 from synthshards.storage.remote import RemoteFolder
@@ -173,7 +174,7 @@ def test_a_plan_that_is_deleted_while_we_look_is_no_plan(code: str, s3_url: str,
     """Between pyarrow's HEAD and its GET: the build that declared it has just finished."""
     build(small(2, seed=1), s3_url, only_shards="0")
     s3_proxy.refuse("GET .*plan-", 404, code)
-    assert admit.look(open_folder(s3_url)).plans == {}
+    assert look(open_folder(s3_url)).plans == {}
 
 
 @pytest.mark.slow
@@ -189,7 +190,7 @@ def test_a_build_that_another_one_overtakes_ends_well_and_leaves_nothing(
     s3_url: str, objects: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other comes and finishes while this one is about to write its second shard; then the same for a part."""
-    monkeypatch.setattr(records, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("synthshards.pipelines.folder.journal.FLUSH_SECONDS", 0.0)
     real = RemoteFolder.write
 
     def write(self: RemoteFolder, name: str, data: Any) -> None:
@@ -234,9 +235,9 @@ def test_a_manifest_vouches_for_no_shard_that_another_build_deleted_meanwhile(
     def write(self: RemoteFolder, name: str, data: Any) -> None:
         if name == "train-00001.parquet":
             monkeypatch.setattr(RemoteFolder, "write", real)
-            admit.clear(open_folder(s3_url))  # another build, with --overwrite
+            clear_dataset(open_folder(s3_url))  # another build, with --overwrite
             if goes_on:
-                admit.declare(open_folder(s3_url), small(3), None, alone=False)
+                declare(open_folder(s3_url), small(3), None, alone=False)
         real(self, name, data)
 
     monkeypatch.setattr(RemoteFolder, "write", write)
@@ -258,7 +259,7 @@ def test_of_two_identities_that_come_at_once_at_most_one_goes_on(
     def come() -> None:
         monkeypatch.setattr(RemoteFolder, "write", real)
         try:
-            admit.declare(open_folder(s3_url), small(seed=1), None, alone=False)
+            declare(open_folder(s3_url), small(seed=1), None, alone=False)
         except UsageError as error:
             other.append(str(error))
 
@@ -309,10 +310,10 @@ def test_records_gather_in_few_objects(s3_url: str, monkeypatch: pytest.MonkeyPa
     written: list[str] = []
     monkeypatch.setattr(RemoteFolder, "write", lambda self, name, data: written.append(name))
     entry = build(small(1), str(tmp_path)).manifest.shards[0]  # type: ignore[union-attr]
-    with records.RecordLog(open_folder(s3_url), small(1)) as log:
+    with Journal(open_folder(s3_url), small(1)) as journal:
         for _ in range(36_000):
             clock += 1.0  # ten hours, a shard a second
-            log.append(entry)
+            journal.append(entry)
             if clock == 100:
                 assert len(written) >= 99
     assert len(written) < 1000

@@ -7,14 +7,14 @@ from typing import Any
 
 from synthshards import make_task
 from synthshards.pipelines.build import build
-from synthshards.pipelines.plan import Plan, make_plan
+from synthshards.pipelines.plan import BuildPlan, make_plan
 from synthshards.storage.folder import SCRATCH
 
 #: The same plan as `small()`, as words of a command line; --shards is to be added.
 SMALL = ("depo", "N=20", "--shard-examples", "64")
 
 
-def small(shards: int | None = 4, **options: Any) -> Plan:
+def small(shards: int | None = 4, **options: Any) -> BuildPlan:
     """Depo with N=20, shards of 64 rows."""
     return make_plan(make_task("depo", N=20), **{"shards": shards, "shard_examples": 64, **options})
 

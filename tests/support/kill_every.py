@@ -20,7 +20,7 @@ from typing import Any
 
 from synthshards import make_task
 from synthshards.pipelines.build import build, seal
-from synthshards.pipelines.plan import Plan, make_plan
+from synthshards.pipelines.plan import BuildPlan, make_plan
 from synthshards.pipelines.shard import warm_up
 
 Work = Callable[[str], object]
@@ -28,7 +28,7 @@ Work = Callable[[str], object]
 STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir", "fcntl.flock")
 
 
-def plan_of(shards: int, seed: int = 0) -> Plan:
+def plan_of(shards: int, seed: int = 0) -> BuildPlan:
     return make_plan(make_task("depo", N=8, K=2), seed=seed, shards=shards, shard_examples=8)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from kill_every import CASES, fork, nothing, plan_of
 from s3 import Server
 
-from synthshards.pipelines.folder import journal as records
+from synthshards.pipelines.folder import journal
 from synthshards.pipelines.shard import warm_up
 from synthshards.storage.remote import RemoteFolder
 
@@ -84,7 +84,7 @@ def run(name: str) -> tuple[int, list[str]]:
 
 def main() -> None:
     warm_up(plan_of(1))
-    records.FLUSH_SECONDS = 0.0  # a record after each shard: the most moments
+    journal.FLUSH_SECONDS = 0.0  # a record after each shard: the most moments
     print(json.dumps({name: run(name) for name in sys.argv[2:]}))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from synthshards.pipelines.execution.threads import check_stop, run_local
-from synthshards.pipelines.shard import Stopped
+from synthshards.pipelines.execution.progress import Tick
+from synthshards.pipelines.execution.threads import Stopped, run_in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +21,19 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 def run(jobs: range, work: Any, workers: int = 2, show: Any = lambda: None) -> Any:
-    return run_local(jobs, work, workers, threading.Event(), show)
+    return run_in_threads(work, jobs, workers, tick=lambda counts: None, show=show)
+
+
+def until_stopped(tick: Tick) -> None:
+    while True:
+        tick({})
+        time.sleep(0.001)
 
 
 def test_every_job_is_done_once_by_as_many_threads_as_asked_for() -> None:
     barrier = threading.Barrier(3, timeout=10)  # only three at once can pass it
 
-    def work(job: int) -> tuple[int, str]:
+    def work(job: int, tick: Tick) -> tuple[int, str]:
         barrier.wait()
         return job, threading.current_thread().name
 
@@ -37,12 +43,12 @@ def test_every_job_is_done_once_by_as_many_threads_as_asked_for() -> None:
 
 
 def test_no_job_at_all() -> None:
-    assert list(run(range(0), str)) == []
+    assert list(run(range(0), None)) == []
 
 
 def test_results_that_nobody_has_taken_hold_jobs_back() -> None:
     begun: list[int] = []
-    with closing(run(range(1000), begun.append)) as results:
+    with closing(run(range(1000), lambda job, tick: begun.append(job))) as results:
         next(results)
         time.sleep(0.1)
         assert len(begun) <= 5
@@ -53,7 +59,7 @@ def test_after_a_failure_nothing_new_begins_and_what_finishes_all_the_same_is_yi
     begun: list[int] = []
     failed = threading.Event()
 
-    def work(job: int) -> int:
+    def work(job: int, tick: Tick) -> int:
         begun.append(job)
         if job == 1:
             failed.set()
@@ -71,30 +77,31 @@ def test_after_a_failure_nothing_new_begins_and_what_finishes_all_the_same_is_yi
 
 
 def test_the_first_failure_is_the_one_to_report() -> None:
-    stop = threading.Event()
+    begun, stopped = threading.Event(), []
 
-    def work(job: int) -> None:
+    def work(job: int, tick: Tick) -> None:
         if job == 0:
+            begun.wait(10)
             raise ValueError("first")
-        while True:
-            check_stop(stop)
-            time.sleep(0.001)
+        begun.set()
+        try:
+            until_stopped(tick)
+        except Stopped:
+            stopped.append(job)
+            raise
 
     with pytest.raises(ValueError, match="first"):
-        list(run_local(range(4), work, 2, stop, lambda: None))
-    with pytest.raises(Stopped):
-        check_stop(stop)
+        list(run(range(4), work))
+    assert 1 in stopped
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_error_in_the_main_thread_stops_jobs_and_waits_for_them(error: type[BaseException]) -> None:
-    stop, ended = threading.Event(), []
+    ended: list[int] = []
 
-    def work(job: int) -> None:
+    def work(job: int, tick: Tick) -> None:
         try:
-            while True:
-                check_stop(stop)
-                time.sleep(0.001)
+            until_stopped(tick)
         finally:
             ended.append(job)
 
@@ -102,29 +109,51 @@ def test_an_error_in_the_main_thread_stops_jobs_and_waits_for_them(error: type[B
         raise error
 
     with pytest.raises(error):
-        list(run_local(range(100), work, 2, stop, show))
+        list(run(range(100), work, show=show))
     assert sorted(ended) == [0, 1]
 
 
 def test_an_interrupt_as_a_thread_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = threading.Event()
     real = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
         real(thread)
         raise KeyboardInterrupt
 
-    def work(job: int) -> None:
-        while not stop.is_set():
-            time.sleep(0.001)
-        time.sleep(0.2)
+    def work(job: int, tick: Tick) -> None:
+        try:
+            until_stopped(tick)
+        finally:
+            time.sleep(0.2)
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(KeyboardInterrupt):
-        list(run_local(range(9), work, 2, stop, lambda: None))
+        list(run(range(9), work))
 
 
 def test_show_is_called_often_while_jobs_take_long() -> None:
     calls: list[float] = []
-    list(run(range(1), lambda job: time.sleep(0.6), show=lambda: calls.append(time.monotonic())))
+    list(run(range(1), lambda job, tick: time.sleep(0.6), show=lambda: calls.append(time.monotonic())))
     assert len(calls) >= 3
+
+
+def test_ticks_are_counted_until_the_run_is_stopped() -> None:
+    counted: list[dict[str, int]] = []
+
+    def work(job: int, tick: Tick) -> None:
+        tick({"examples": job})
+        if job == 3:
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        list(run_in_threads(work, range(1, 100), 1, tick=counted.append, show=lambda: None))
+    assert [counts["examples"] for counts in counted if counts] == [1, 2, 3]
+
+
+def test_jobs_are_taken_as_there_is_room() -> None:
+    """A job may hold a shard's part of a manifest; a hundred thousand of them at once would be a lot."""
+    taken: list[int] = []
+    jobs = (taken.append(job) or job for job in range(1000))  # type: ignore[func-returns-value]
+    with closing(run_in_threads(lambda job, tick: job, jobs, 2, tick=lambda counts: None, show=lambda: None)) as done:
+        next(done)
+        assert len(taken) == 4
