@@ -11,9 +11,9 @@ import numpy as np
 
 from synthshards.kernels.buffers import Pool
 from synthshards.loaders.batching.lanes import Packer
-from synthshards.loaders.batching.packing import FIELDS, MODES
+from synthshards.loaders.batching.packing import FIELDS, PACKINGS, Packing
 from synthshards.loaders.batching.tensors import Memory
-from synthshards.loaders.sources.row_refs import Rows
+from synthshards.loaders.sources.row_refs import RowRefs
 from synthshards.ragged import Column, RaggedBatch, offsets_of
 
 # Fill, edge and text of boxes, as in overview.svg.
@@ -151,7 +151,7 @@ def resume() -> str:
 LENGTHS = (34, 52, 27, 61, 18, 45, 70, 30, 39, 24)
 
 
-def windows_of(mode: str, seq_len: int) -> list[list[tuple[int, int, int]]]:
+def windows_of(mode: Packing, seq_len: int) -> list[list[tuple[int, int, int]]]:
     """The windows that the loaders' packer makes of rows of `LENGTHS`: (row, its first token, tokens)."""
     count = len(LENGTHS)
     values = np.concatenate([np.arange(n) for n in LENGTHS]).astype(np.uint16)
@@ -160,7 +160,7 @@ def windows_of(mode: str, seq_len: int) -> list[list[tuple[int, int, int]]]:
         "input_ids": Column("list<uint16>", values, offsets),
         "loss_mask": Column("list<bool>", np.ones(len(values), np.bool_), offsets),
     }
-    rows = Rows.of(np.arange(count), RaggedBatch(columns))
+    rows = RowRefs.of(np.arange(count), RaggedBatch(columns))
     packer = Packer(mode, seq_len, np.zeros((1, 2), np.int64), np.array([count]), lambda lane, n: rows)
     plan = packer.plan(np.zeros(count, np.int64))
     tensors, addresses = Memory(Pool()).batch(FIELDS, len(plan), seq_len)
@@ -177,17 +177,10 @@ def packing() -> str:
     """The same ten rows padded, and in windows of 100 tokens by each mode."""
     seq_len, scale = 100, 1.62
     out: list[str] = []
-    says = {
-        "pad": "pad: a row of the tensor each",
-        "concat": "concat: end to end, rows run on",
-        "paper": "paper: fresh start, the last cut",
-        "best-fit": "best-fit: no row is cut",
-    }
     cut_rows = 0
-    for at, mode in enumerate(("pad", *MODES)):
+    for at, (mode, says) in enumerate(PACKINGS.items()):
         x, y = 24 + at * 232, 60
-        name, _, rest = says[mode].partition(": ")
-        out += [words(x, 32, name, bold=True, size=15), words(x, 49, rest, SOFT, size=13)]
+        out += [words(x, 32, mode, bold=True, size=15), words(x, 49, says, SOFT, size=13)]
         if mode == "pad":
             shown, width, height = [[(row, 0, n)] for row, n in enumerate(LENGTHS)], max(LENGTHS), 19
         else:

@@ -1,8 +1,7 @@
-"""Rows by index, from shards or on the fly, alone or mixed; `opening` makes these, `batching` streams them."""
+"""Rows by index, from shards or on the fly; `open_dataset` makes these, `stream_builder` streams them."""
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -10,24 +9,23 @@ from typing import Any
 from torch.utils.data import Dataset as TorchDataset
 
 from synthshards.dataset.stored import StoredDataset
-from synthshards.digest import canonical_json
 from synthshards.errors import UsageError
 from synthshards.kernels.buffers import Pool
 from synthshards.tasks.task import Row, Task
 
 from .batching.options import integer
-from .batching.ordered_source import Component
-from .order.mixing import Schedule
+from .batching.ordered_source import OrderedSource
+from .batching.tensors import batch_pool
 from .order.shuffle import Order
-from .sources.source import Generated, Source, Stored
+from .sources.source import GeneratedSource, Source, StoredSource
 from .sources.tokenize import TextTokens
 from .stream import Stream
 from .stream_builder import stream_of
 
 #: Rows of an endless dataset: what counts them has 63 bits.
 _ENDLESS = 1 << 63
-#: Buffers of batches that are kept for use again.
-BATCHES_KEPT = 64
+#: The columns that are no facts.
+_TOKENS = ("input_ids", "loss_mask")
 
 
 class Dataset(TorchDataset[Row]):
@@ -50,7 +48,7 @@ class Dataset(TorchDataset[Row]):
         stored: StoredDataset | None = None,
     ) -> None:
         self._task, self.stored, self._tokenizer = task, stored, tokenizer
-        self._pool, self._batches = Pool(), Pool(BATCHES_KEPT)
+        self._pool, self._batch_pool = Pool(), batch_pool()
         limit: int | None
         if stored is not None:
             self.identity, self.columns, limit = (
@@ -115,129 +113,80 @@ class Dataset(TorchDataset[Row]):
     def __getitem__(self, i: int) -> Row:
         """Row i: a dict of `input_ids` and `labels` (int64 arrays), `loss_mask` (bool array) and facts; text rows hold
         `text` and facts, and the first three with a tokenizer. Negative i count from the end."""
-        at = _row_number(i, self.num_examples)
+        index = row_index(i, self.num_examples)
         if self._rows_by_index is None:
             self._rows_by_index = self._source("regenerate", lambda name, count: None, None)
-        batch = self._rows_by_index.raw(at, 1)
+        batch = self._rows_by_index.raw(index, 1)
         if self._tokenizer is not None:
             batch = TextTokens(self._tokenizer, spans=True)(batch)
         return next(batch.rows())
 
     def batches(self, batch_size: int, **options: Any) -> Stream:
         """A stream of batches: see `stream_of`, whose options these are."""
-        return stream_of([self], None, "stop", self.fingerprint, self._batches, batch_size, **options)
+        return stream_of([self], None, "stop", self.fingerprint, self._batch_pool, batch_size, **options)
 
-    def _source(
-        self,
-        heal: str,
-        count: Callable[[str, int], None],
-        convert: TextTokens | None,
-        wanted: Collection[str] | None = None,
-    ) -> Source:
-        if self.stored is not None:
-            return Stored(self.stored, heal, count, self._pool, convert, wanted)
-        return Generated(self.task, self.identity.seed, self.identity.split, self._pool, convert)
+    # What a stream is built of: see `StreamedDataset` ----------------------------------------------------------------
 
-    def component(
+    def tokens(self, tokenizer: Any, join: bool, facts: Sequence[str]) -> TextTokens | None:
+        """What turns the rows into token rows, None where they are."""
+        if "text" in self.columns:
+            chosen = self._tokenizer if tokenizer is None else tokenizer
+            if chosen is None:
+                raise UsageError(f"rows of {self.identity.task} are text: batches want a tokenizer=")
+            tokens = TextTokens(chosen, join=join, spans="spans" in facts)
+        elif tokenizer is not None:
+            raise UsageError(f"a tokenizer, and rows of {self.identity.task} are token ids; legal: with text rows")
+        else:
+            tokens = None
+        for name in facts:
+            if name not in self.columns or name in _TOKENS:
+                raise UsageError(
+                    f"columns: {name!r} is no fact of {self.identity.task}; legal: {', '.join(self.columns)}"
+                )
+        return tokens
+
+    def ordered_source(
         self,
-        order: dict[str, Any],
+        *,
+        seed: int,
+        lanes: int,
+        shuffle: bool,
         endless: bool,
         heal: str,
         count: Callable[[str, int], None],
         tokens: TextTokens | None,
         facts: Sequence[str],
-    ) -> Component:
-        """This dataset as a part of a stream, of whose columns batches hold the rows themselves and `facts`."""
-        source = self._source(heal, count, tokens, {"input_ids", "loss_mask", "text", *facts})
-        source.hold(order["lanes"] if order["shuffle"] else 1)
-        return Component(source, Order(self.fingerprint, self.num_examples, **order), endless)
+    ) -> OrderedSource:
+        """The rows in the order of a stream."""
+        source = self._source(heal, count, tokens, {*_TOKENS, "text", *facts})
+        source.hold(lanes if shuffle else 1)
+        return OrderedSource(source, Order(self.fingerprint, self.num_examples, seed, lanes, shuffle), endless)
 
-    def tokens(self, tokenizer: Any, join: bool, spans: bool) -> TextTokens | None:
-        """What turns the rows into token rows, None where they are.
-
-        Raises:
-            UsageError: text rows and no tokenizer.
-        """
-        chosen = self._tokenizer if tokenizer is None else tokenizer
-        if "text" not in self.columns:
-            if tokenizer is not None:
-                raise UsageError(f"a tokenizer, and rows of {self.identity.task} are token ids; legal: with text rows")
-            return None
-        if chosen is None:
-            raise UsageError(f"rows of {self.identity.task} are text: batches want a tokenizer=")
-        return TextTokens(chosen, join=join, spans=spans)
+    def _source(
+        self,
+        heal: str,
+        count: Callable[[str, int], None],
+        tokens: TextTokens | None,
+        columns: Collection[str] | None = None,
+    ) -> Source:
+        if self.stored is not None:
+            return StoredSource(self.stored, heal, count, self._pool, tokens, columns)
+        return GeneratedSource(self.task, self.identity.seed, self.identity.split, self._pool, tokens)
 
 
-def _row_number(i: Any, rows: int | None) -> int:
-    """i counted from the first row.
+def row_index(i: Any, rows: int | None) -> int:
+    """i counted from the first of `rows` rows (None: endlessly many).
 
     Raises:
         IndexError: there is no such row.
         TypeError: i is no integer.
     """
     try:
-        at = operator.index(i)
+        index = operator.index(i)
     except TypeError:
         raise TypeError(f"ds[{i!r}]; legal: an integer, as in [ds[i] for i in range(10)]") from None
-    if at < 0 and rows is not None:
-        at += rows
-    if not 0 <= at < (_ENDLESS if rows is None else rows):
+    if index < 0 and rows is not None:
+        index += rows
+    if not 0 <= index < (_ENDLESS if rows is None else rows):
         raise IndexError(f"row {i} of {'endlessly many' if rows is None else rows}")
-    return at
-
-
-class Mixture(TorchDataset[Row]):
-    """Datasets mixed by weights: in every prefix of the stream each has its share to within one row or window.
-
-    Args:
-        parts: the datasets; each keeps its own order.
-        weights: positive numbers.
-        exhaustion: "stop" before the first row that a part lacks, or "repeat" parts for ever.
-
-    Raises:
-        UsageError: an illegal weight or exhaustion, or no part.
-    """
-
-    def __init__(self, parts: Sequence[Dataset], weights: Sequence[float], exhaustion: str = "stop") -> None:
-        if not parts:
-            raise UsageError("a mixture of nothing; legal: at least one dataset")
-        if exhaustion not in ("stop", "repeat"):
-            raise UsageError(f"exhaustion={exhaustion!r}; legal: stop, repeat")
-        self.parts, self.exhaustion = tuple(parts), exhaustion
-        self.schedule, self._batches = Schedule(weights), Pool(BATCHES_KEPT)
-        rows = [part.num_examples for part in parts]
-        self.num_examples = self.schedule.length(rows) if exhaustion == "stop" else None
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the parts, their numbers of rows, and the weights."""
-        parts = [[part.fingerprint, part.num_examples] for part in self.parts]
-        named = {"mixture": parts, "weights": self.schedule.shares, "exhaustion": self.exhaustion}
-        return f"sha256:{hashlib.sha256(canonical_json(named)).hexdigest()}"
-
-    def __repr__(self) -> str:
-        shares = ", ".join(
-            f"{share}/{self.schedule.total} {part!r}"
-            for share, part in zip(self.schedule.shares, self.parts, strict=True)
-        )
-        return f"<Mixture of {shares}>"
-
-    def __len__(self) -> int:
-        if self.num_examples is None:
-            raise TypeError("an endless mixture has no len")
-        return self.num_examples
-
-    def __getitem__(self, i: int) -> Row:
-        """Row i of the mixture in index order, with `source`, the position of its dataset."""
-        at = _row_number(i, self.num_examples)
-        before = self.schedule.counts(at)
-        source = int(self.schedule.components(at, 1)[0])
-        part = self.parts[source]
-        row = before[source] if part.num_examples is None else before[source] % part.num_examples
-        return {**part[row], "source": source}
-
-    def batches(self, batch_size: int, **options: Any) -> Stream:
-        """A stream of batches: see `stream_of`, whose options these are."""
-        return stream_of(
-            self.parts, self.schedule, self.exhaustion, self.fingerprint, self._batches, batch_size, **options
-        )
+    return index

@@ -11,7 +11,8 @@ from synthshards.dataset.stored import open_stored
 from synthshards.errors import UsageError
 from synthshards.tasks.task import Task
 
-from .dataset import Dataset, Mixture
+from .dataset import Dataset
+from .mixture import Mixture
 
 #: What `open_dataset` takes.
 Location: TypeAlias = "str | Path | Task | Dataset | Mapping[Any, float] | Sequence[tuple[Any, float]]"

@@ -16,6 +16,7 @@ from synthshards.errors import DataError
 from synthshards.ragged import BLOCK_ROWS
 
 from .batching.context import Batch
+from .batching.packing import MODES
 from .dataset import Dataset
 
 #: Batches of a short run that is compared tensor by tensor.
@@ -34,12 +35,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Trial:
-    """A dataset and the worlds it is to be tried in.
+    """A dataset, and what it is to be tried with.
 
     Attributes:
         ds: its first rows.
-        batch_size: of the global batch, a multiple of `world`.
-        world: ranks.
+        batch_size: of the global batch, a multiple of `world_size`.
+        world_size: ranks.
         workers: of DataLoaders and loaders.
         seq_len: of packed windows.
         tokenizer: for text rows.
@@ -47,7 +48,7 @@ class Trial:
 
     ds: Dataset
     batch_size: int
-    world: int
+    world_size: int
     workers: int
     seq_len: int
     tokenizer: Any = None
@@ -60,21 +61,20 @@ class Trial:
 
     def ranks(self, **options: Any) -> list[Any]:
         """The same stream on every rank."""
-        return [self.stream(rank=rank, world_size=self.world, **options) for rank in range(self.world)]
+        return [self.stream(rank=rank, world_size=self.world_size, **options) for rank in range(self.world_size)]
 
 
 def run_checks(trial: Trial) -> Iterator[Check]:
     """Every check, one after another; a failed one does not stop the others."""
     for check in (_once, _worlds, _workers, _resume, _packing, _regenerated):
-        said = (check.__doc__ or "").strip()
-        found = Check(check.__name__.strip("_"), said)
+        outcome = Check(check.__name__.strip("_"), (check.__doc__ or "").strip())
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "This DataLoader will create")
-                found.figures = check(trial) or {}
+                outcome.figures = check(trial) or {}
         except Broken as broken:
-            found.problem = str(broken)
-        yield found
+            outcome.problem = str(broken)
+        yield outcome
 
 
 class Broken(DataError):  # noqa: N818 (a finding, not an error of the program)
@@ -83,12 +83,12 @@ class Broken(DataError):  # noqa: N818 (a finding, not an error of the program)
 
 def _once(trial: Trial) -> dict[str, Any]:
     """a shuffled epoch has every row once, and a rank opens only its share of the blocks"""
-    found, most = [], 0.0
+    indices, most = [], 0.0
     blocks = -(-len(trial.ds) // BLOCK_ROWS)
     for stream in trial.ranks(shuffle=True):
-        found += [batch["index"] for batch in stream]
-        most = max(most, stream.stats()["blocks_opened"] * trial.world / blocks)
-    index = torch.cat(found).sort().values
+        indices += [batch["index"] for batch in stream]
+        most = max(most, stream.stats()["blocks_opened"] * trial.world_size / blocks)
+    index = torch.cat(indices).sort().values
     if not torch.equal(index, torch.arange(len(trial.ds))):
         raise Broken(f"{len(trial.ds) - len(set(index.tolist()))} of {len(trial.ds)} rows are missing in an epoch")
     return {"rows": len(index), "blocks opened a rank, of its share": round(most, 2)}
@@ -103,7 +103,7 @@ def _worlds(trial: Trial) -> dict[str, Any]:
             raise Broken(f"ranks yield {sorted({len(part) for part in parts})} batches, one rank alone {len(alone)}")
         for g, whole in enumerate(alone):
             if not torch.equal(torch.cat([part[g] for part in parts]), whole):
-                raise Broken(f"batch {g} of {trial.world} ranks differs from that of one (shuffle={shuffle})")
+                raise Broken(f"batch {g} of {trial.world_size} ranks differs from that of one (shuffle={shuffle})")
     return {"batches": len(alone)}
 
 
@@ -119,12 +119,12 @@ def _workers(trial: Trial) -> dict[str, Any]:
 
 
 def _resume(trial: Trial) -> dict[str, Any]:
-    """a stream that is cut anywhere goes on exactly, also in another world"""
+    """a stream that is cut anywhere goes on exactly, also under another number of ranks"""
     whole = torch.cat(_indices(trial.stream(shuffle=True)))
     rng = random.Random(0)
     cuts = 0
     for _ in range(8):
-        stream, done = trial.stream(shuffle=True, rank=0, world_size=trial.world), 0
+        stream, done = trial.stream(shuffle=True, rank=0, world_size=trial.world_size), 0
         for _ in range(rng.randrange(len(stream) + 1)):
             next(iter(stream))
             done += 1
@@ -144,7 +144,7 @@ def _resume(trial: Trial) -> dict[str, Any]:
 def _packing(trial: Trial) -> dict[str, Any]:
     """a packed pass loses no row and ends at one batch on every rank"""
     figures = {}
-    for packing in ("concat", "paper", "best-fit"):
+    for packing in MODES:
         seen = np.zeros(len(trial.ds), np.bool_)
         counts = set()
         for stream in trial.ranks(packing=packing, shuffle=True):

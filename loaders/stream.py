@@ -1,4 +1,4 @@
-"""A stream: batches of a dataset or mixture in one order for any world, and the exact state between any two of them.
+"""A stream: batches of a dataset or mixture in one order for any number of ranks, and the exact state between any two.
 
 What a stream gives is decided by where it stands (`Position`) and by nothing else; batches read ahead never count.
 """
@@ -15,18 +15,16 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from synthshards.errors import UsageError
 
-from .batching.context import Batch, Job, Making, Stats
-from .batching.options import Options, integer
-from .batching.ordered_source import Component
-from .batching.packed import lane_counts, lanes_known, packed_jobs
+from .batching.context import Batch, BatchContext, Job, Stats
+from .batching.options import StreamOptions, integer
+from .batching.ordered_source import OrderedSource
+from .batching.packed import lane_counts, lanes_followed, packed_jobs
 from .batching.padded import padded_jobs
 from .batching.tensors import Memory
 from .order import state as states
 from .order.mixing import Schedule
-from .order.state import Position, Stand
-
-#: Rows taken from the sources at a time.
-_AT_A_TIME = 1024
+from .order.state import LaneCursors, Position
+from .threaded import Loader
 
 
 class Stream(IterableDataset[Batch]):
@@ -37,9 +35,9 @@ class Stream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        components: Sequence[Component],
-        options: Options,
-        described: dict[str, Any],
+        components: Sequence[OrderedSource],
+        options: StreamOptions,
+        signature: dict[str, Any],
         epoch: int,
         stats: Stats,
         memory: Memory,
@@ -49,7 +47,7 @@ class Stream(IterableDataset[Batch]):
     ) -> None:
         """Args:
         components: the datasets.
-        described: what the state says of dataset and order.
+        signature: what the state says of dataset and order.
         epoch: where to start.
         memory: what tensors are cut from.
         lanes_given: whether a state with another number of lanes is refused.
@@ -57,8 +55,8 @@ class Stream(IterableDataset[Batch]):
         length: units of a padded pass, or of any pass that has an end; None: endless.
         """
         super().__init__()
-        self._making = Making(tuple(components), options, schedule, length, memory, stats)
-        self._described, self._lanes_given = described, lanes_given
+        self._context = BatchContext(tuple(components), options, schedule, length, memory, stats)
+        self._signature, self._lanes_given = signature, lanes_given
         self._position = self._start(integer("epoch", epoch, 0))
 
     # Where it stands -----------------------------------------------------------------------------------------------
@@ -74,10 +72,10 @@ class Stream(IterableDataset[Batch]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: JSON-able, at most 1 KiB and 32 bytes a lane."""
-        return states.to_json(self._described, self._position)
+        return states.to_json(self._signature, self._position)
 
     def load_state_dict(self, state: Any) -> None:
-        """Stand where another stream stood, of any batch size, world or number of workers.
+        """Stand where another stream stood, of any batch size, number of ranks or workers.
 
         Args:
             state: what `state_dict` gave; for endless packing under another number of ranks, the list of all ranks'.
@@ -85,39 +83,39 @@ class Stream(IterableDataset[Batch]):
         Raises:
             UsageError (a ValueError): a state of another dataset, order or packing, or a damaged one.
         """
-        described = {**self._described, **({} if self._lanes_given else {"lanes": states.ANY})}
-        position, known = states.from_json(state, described, len(self._making.components), self.packed)
-        before = self._making, self._described
-        self._deal_to(known["lanes"])
+        signature = {**self._signature, **({} if self._lanes_given else {"lanes": states.ANY})}
+        position, signed = states.from_json(state, signature, len(self._context.components), self.packed)
+        before = self._context, self._signature
+        self._deal_to(signed["lanes"])
         try:
             self._position = self._checked(position)
         except UsageError:
-            self._making, self._described = before
+            self._context, self._signature = before
             raise
 
     def _deal_to(self, lanes: int) -> None:
         """Go on with the lanes of the run that the state is of."""
-        self._described = {**self._described, "lanes": lanes}
-        components = tuple(replace(c, order=replace(c.order, lanes=lanes)) for c in self._making.components)
-        self._making = replace(self._making, components=components)
+        self._signature = {**self._signature, "lanes": lanes}
+        components = tuple(replace(c, order=replace(c.order, lanes=lanes)) for c in self._context.components)
+        self._context = replace(self._context, components=components)
         for component in components:
             component.source.hold(lanes if component.order.shuffle else 1)
 
     def _checked(self, position: Position) -> Position:
-        counts = lane_counts(self._making) if self.packed else []
-        for stand, count in zip(position.stands, counts, strict=True):
-            if stand.count != count:
-                raise UsageError(f"the state has {stand.count} packing lanes, this stream {count}")
+        counts = lane_counts(self._context) if self.packed else []
+        for cursors, count in zip(position.cursors, counts, strict=True):
+            if cursors.count != count:
+                raise UsageError(f"the state has {cursors.count} packing lanes, this stream {count}")
         return self._of_this_rank(position)
 
     def _start(self, epoch: int) -> Position:
-        counts = lane_counts(self._making) if self.packed else []
-        return self._of_this_rank(Position(epoch, 0, [Stand.start(count) for count in counts]))
+        counts = lane_counts(self._context) if self.packed else []
+        return self._of_this_rank(Position(epoch, 0, [LaneCursors.start(count) for count in counts]))
 
     def _of_this_rank(self, position: Position) -> Position:
         if self.packed:
-            known = lanes_known(self._making, position)
-            position.stands = [stand.only(lanes) for stand, lanes in zip(position.stands, known, strict=True)]
+            followed = lanes_followed(self._context, position)
+            position.cursors = [c.only(lanes) for c, lanes in zip(position.cursors, followed, strict=True)]
         return position
 
     def stats(self) -> dict[str, int]:
@@ -126,7 +124,7 @@ class Stream(IterableDataset[Batch]):
         `bytes_fetched`, `cache_hits`, `retries`, `shards_healed`. What was made ahead is counted too (padded
         batches are made some at a time)."""
         names = ("batches", "windows" if self.packed else "rows", "tokens", "pad_tokens", "truncated_tokens")
-        return {**dict.fromkeys(names, 0), "bytes_read": 0, "blocks_opened": 0, **self._making.stats.all()}
+        return {**dict.fromkeys(names, 0), "bytes_read": 0, "blocks_opened": 0, **self._context.stats.all()}
 
     def __len__(self) -> int:
         """Batches of a padded pass.
@@ -134,7 +132,7 @@ class Stream(IterableDataset[Batch]):
         Raises:
             TypeError: the stream is endless, or packs (how many windows there are shows only in the rows).
         """
-        options, length = self._making.options, self._making.length
+        options, length = self._context.options, self._context.length
         if self.packed or length is None:
             raise TypeError("an endless or packed stream has no len")
         full, rest = divmod(length, options.batch_size)
@@ -149,22 +147,20 @@ class Stream(IterableDataset[Batch]):
                 yield batch
         self.finish()
 
-    def loader(self, num_workers: int = 1, prefetch: int = 2) -> Any:
+    def loader(self, num_workers: int = 1, prefetch: int = 2) -> Loader:
         """The same batches, their rows taken ahead by threads, with exact state: see `Loader`."""
-        from .threaded import Loader
-
         return Loader(self, num_workers, prefetch)
 
-    def stand_at(self, position: Position) -> None:
+    def move_to(self, position: Position) -> None:
         """Stand where a step has led."""
         self._position = position
 
     def finish(self) -> None:
         """Stand at the start of the next epoch, if this one has an end."""
-        if self._making.length is not None:
+        if self._context.length is not None:
             self._position = self._start(self._position.epoch + 1)
 
-    def jobs(self, pool: Executor | None = None, rows: int = _AT_A_TIME) -> Iterator[Job]:
+    def jobs(self, threads: Executor | None = None) -> Iterator[Job]:
         """The work from here to the end of the epoch, piece by piece. Padded, the pieces can be done in any order; a
         packed one must be done before the next.
 
@@ -172,17 +168,16 @@ class Stream(IterableDataset[Batch]):
         that round of k batches (as torchdata's StatefulDataLoader wants it).
 
         Args:
-            pool: threads that share the work of one piece.
-            rows: of a padded piece, about.
+            threads: they share the work of one piece.
         """
         info = get_worker_info()
         own, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         start = copy.deepcopy(self._position)
         if self.packed:
-            return packed_jobs(self._making, start, own, workers, pool)
-        return padded_jobs(self._making, start, own, workers, rows)
+            return packed_jobs(self._context, start, own, workers, threads)
+        return padded_jobs(self._context, start, own, workers)
 
     @property
     def packed(self) -> bool:
         """Whether batches are windows (else rows)."""
-        return self._making.options.packing != "pad"
+        return self._context.options.packing != "pad"

@@ -3,25 +3,66 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from synthshards.errors import UsageError
 from synthshards.kernels.buffers import Pool
 
 from .batching.context import Stats
-from .batching.options import Options, flag, integer
+from .batching.options import StreamOptions, flag, integer
+from .batching.ordered_source import OrderedSource
+from .batching.packing import Packing
 from .batching.tensors import Memory
 from .order.mixing import Schedule
 from .shards.healing import check_heal
+from .sources.tokenize import TextTokens
 from .stream import Stream
 
-if TYPE_CHECKING:
-    from .dataset import Dataset
+
+class StreamedDataset(Protocol):
+    """What a stream asks of a dataset."""
+
+    @property
+    def num_examples(self) -> int | None:
+        """Rows, None: endless."""
+
+    def tokens(self, tokenizer: Any, join: bool, facts: Sequence[str]) -> TextTokens | None:
+        """What turns its rows into token rows, None where they are.
+
+        Args:
+            tokenizer: the stream's; None: the dataset's own.
+            join: whether texts are joined, by an end-of-text token.
+            facts: columns that batches bring along.
+
+        Raises:
+            UsageError: text rows and no tokenizer, token rows and a tokenizer, or a name that is no fact.
+        """
+
+    def ordered_source(
+        self,
+        *,
+        seed: int,
+        lanes: int,
+        shuffle: bool,
+        endless: bool,
+        heal: str,
+        count: Callable[[str, int], None],
+        tokens: TextTokens | None,
+        facts: Sequence[str],
+    ) -> OrderedSource:
+        """Its rows in the order of a stream.
+
+        Args:
+            seed, lanes, shuffle: of the order.
+            endless: whether epochs follow one another without end.
+            heal, count: what to do about damaged shards, and who counts.
+            tokens, facts: see `tokens`.
+        """
 
 
 def stream_of(
-    parts: Sequence[Dataset],
+    datasets: Sequence[StreamedDataset],
     schedule: Schedule | None,
     exhaustion: str,
     fingerprint: str,
@@ -29,7 +70,7 @@ def stream_of(
     batch_size: int,
     *,
     seq_len: int | None = None,
-    packing: str = "pad",
+    packing: Packing = "pad",
     shuffle: bool = False,
     seed: int = 0,
     epoch: int = 0,
@@ -44,14 +85,13 @@ def stream_of(
     columns: Sequence[str] = (),
     tokenizer: Any = None,
 ) -> Stream:
-    """Batches of rows or windows, in one order for every world, number of workers, format, and on the fly.
+    """Batches of rows or windows, in one order for every number of ranks and workers, format, and on the fly.
 
     Args:
         batch_size: rows (or windows) of the global batch; a multiple of `world_size`.
         seq_len: tokens of a padded row or of a window. Padded rows without it are as long as the longest of the
             rank's part; with it a longer row is an error.
-        packing: "pad"; "concat", rows end to end, cut at the window; "paper" (Part 4.1), the first row of a window
-            whole and the last cut; "best-fit", no row cut.
+        packing: how rows become windows, as `PACKINGS` says; "pad": they do not.
         shuffle: by blocks of 1,024 rows and within them; not for an endless dataset.
         seed, epoch: of the shuffle; each epoch has an order of its own.
         rank, world_size: rank r of W gets its contiguous part of every batch.
@@ -75,49 +115,44 @@ def stream_of(
     Raises:
         UsageError (a ValueError): an option out of range, with the legal values.
     """
-    endless = any(part.num_examples is None for part in parts)
+    rows = [dataset.num_examples for dataset in datasets]
     shuffle = flag("shuffle", shuffle)
-    if shuffle and endless:
+    if shuffle and None in rows:
         raise UsageError("shuffle=True of an endless dataset; legal: give it num_examples=, or shuffle=False")
     check_heal(heal)
     if isinstance(columns, str):
         raise UsageError(f"columns={columns!r}; legal: a list of names, [{columns!r}]")
-    options = Options(
+    options = StreamOptions(
         batch_size, seq_len, packing, rank, world_size, repeat, drop_last, pad_id, pin_memory, tuple(columns)
     )
-    seed, chosen_lanes = integer("seed", seed, 0), None if lanes is None else integer("lanes", lanes, 1)
-    rows = [part.num_examples for part in parts]
+    seed = integer("seed", seed, 0)
+    lane_count = options.batch_size if lanes is None else integer("lanes", lanes, 1)
     length = rows[0] if schedule is None else schedule.length(rows) if exhaustion == "stop" else None
     if repeat and 0 in rows:
         raise UsageError("repeat=True of a dataset of 0 rows; legal: with rows")
     if repeat:
         length = None
-    tokens = [part.tokens(tokenizer, packing != "pad", "spans" in columns) for part in parts]
-    for part, token in zip(parts, tokens, strict=True):
-        known = [*part.columns, *(("input_ids", "loss_mask") if token else ())]
-        for name in columns:
-            if name not in known or name in ("input_ids", "loss_mask"):
-                raise UsageError(
-                    f"columns: {name!r} is no fact of {part.identity.task}; legal: {', '.join(part.columns)}"
-                )
+    tokens = [dataset.tokens(tokenizer, packing != "pad", options.columns) for dataset in datasets]
     stats = Stats()
-    order = {"seed": seed, "lanes": chosen_lanes or options.batch_size, "shuffle": shuffle}
     components = [
-        part.component(order, length is None, heal, stats.add, token, columns)
-        for part, token in zip(parts, tokens, strict=True)
-    ]
-    described = {
+        dataset.ordered_source(
+            seed=seed, lanes=lane_count, shuffle=shuffle, endless=length is None, heal=heal, count=stats.add,
+            tokens=own_tokens, facts=options.columns,
+        )
+        for dataset, own_tokens in zip(datasets, tokens, strict=True)
+    ]  # fmt: skip
+    signature = {
         "dataset": fingerprint,
         "rows": rows[0] if schedule is None else length,
         "seed": seed if shuffle else 0,
         "shuffle": shuffle,
-        "lanes": order["lanes"],
+        "lanes": lane_count,
         "packing": packing,
         "seq_len": options.seq_len,
         "repeat": options.repeat,
     }  # fmt: skip
-    digests = [token.digest for token in tokens if token is not None]
+    digests = [own_tokens.digest for own_tokens in tokens if own_tokens is not None]
     if digests:
-        described["tokenizer"] = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        signature["tokenizer"] = hashlib.sha256(" ".join(digests).encode()).hexdigest()
     memory = Memory(pool, options.pin_memory)
-    return Stream(components, options, described, epoch, stats, memory, lanes is not None, schedule, length)
+    return Stream(components, options, signature, epoch, stats, memory, lanes is not None, schedule, length)

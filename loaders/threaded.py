@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from synthshards.errors import UsageError
-
-from .batching.context import Batch, Step
-from .stream import Stream
+from .batching.context import Batch, JobStream, Step
+from .batching.options import integer
 
 
 class Loader:
@@ -32,11 +30,9 @@ class Loader:
         UsageError: a number out of range.
     """
 
-    def __init__(self, stream: Stream, num_workers: int = 1, prefetch: int = 2) -> None:
-        for name, value, least in (("num_workers", num_workers, 0), ("prefetch", prefetch, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UsageError(f"{name}={value!r}; legal: an integer of at least {least}")
-        self.stream, self.num_workers, self.prefetch = stream, num_workers, prefetch
+    def __init__(self, stream: JobStream, num_workers: int = 1, prefetch: int = 2) -> None:
+        self.stream = stream
+        self.num_workers, self.prefetch = integer("num_workers", num_workers, 0), integer("prefetch", prefetch, 1)
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -55,7 +51,7 @@ class Loader:
             yield from self.stream
             return
         for batch, position in self._steps():
-            self.stream.stand_at(position)
+            self.stream.move_to(position)
             yield batch
         self.stream.finish()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import HealWarning as HealWarning
     from .errors import SynthshardsError as SynthshardsError
     from .errors import UsageError as UsageError
+    from .loaders.iterable import TaskIterable as TaskIterable
     from .loaders.open_dataset import open_dataset as open_dataset
     from .ragged import RaggedBatch as RaggedBatch
     from .tasks.brevo.task import BrevoTask as BrevoTask
@@ -41,6 +42,7 @@ _PUBLIC = {
     "RaggedBatch": "ragged",
     "SynthshardsError": "errors",
     "Task": "tasks.task",
+    "TaskIterable": "loaders.iterable",
     "UsageError": "errors",
     "make_task": "catalog",
     "open_dataset": "loaders.open_dataset",
@@ -57,6 +59,7 @@ __all__ = [
     "RaggedBatch",
     "SynthshardsError",
     "Task",
+    "TaskIterable",
     "UsageError",
     "make_task",
     "open_dataset",
@@ -71,7 +74,8 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "torch":
             raise
-        raise ImportError(f"{name} needs torch; install it with: pip install 'synthshards[torch]'") from None
+        line = f"{name} needs torch; install it with: pip install 'synthshards[torch]'"
+        raise ImportError(line, name="torch") from None
     globals()[name] = value
     return value
 

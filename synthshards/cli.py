@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "reproduce": ("synthshards.pipelines.commands", "reproduce", "Make a dataset again from its manifest.", None),
     "overlap": ("synthshards.pipelines.commands", "overlap", "Count the rows two datasets share.", None),
     "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
-    "cache": ("synthshards.loaders.cache_command", "cache", "Show or clear the local copies of remote shards.", None),
+    "cache": ("synthshards.loaders.commands", "cache", "Show or clear the local copies of remote shards.", None),
     "loaders-check": (
         "synthshards.loaders.commands",
         "loaders_check",
@@ -56,9 +56,14 @@ def load(module: str, extra: str | None, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if extra is None or (error.name or "").startswith("synthshards"):
-            raise
-        raise UsageError(f"{what} needs {error.name}; install it with: pip install 'synthshards[{extra}]'") from None
+        raise _to_install(error, extra, what) from None
+
+
+def _to_install(error: ModuleNotFoundError, extra: str | None, what: str) -> Exception:
+    """What to raise where a module is missing: the error itself, unless `extra` brings the module."""
+    if extra is None or (error.name or "").startswith("synthshards"):
+        return error
+    return UsageError(f"{what} needs {error.name}; install it with: pip install 'synthshards[{extra}]'")
 
 
 class Group(click.Group):
@@ -74,6 +79,13 @@ class Group(click.Group):
         _load_numpy()
         command: click.Command = getattr(load(module, extra, name), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:  # some commands import what their extra brings only when they run
+            name = ctx.invoked_subcommand
+            raise _to_install(error, COMMANDS[name][3] if name else None, str(name)) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:

@@ -1,17 +1,18 @@
-"""What makers of padded and of packed batches share."""
+"""What makers of padded and of packed batches share, and what the loader on threads knows of a stream."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..order.mixing import Schedule
 from ..order.state import Position
-from .options import Options
-from .ordered_source import Component
+from .options import StreamOptions
+from .ordered_source import OrderedSource
 from .tensors import Memory
 
 Batch: TypeAlias = dict[str, Any]
@@ -19,6 +20,33 @@ Batch: TypeAlias = dict[str, Any]
 Step: TypeAlias = tuple[Batch, Position]
 #: Takes the rows of the next batches, which are then made one by one.
 Job: TypeAlias = Callable[[], Iterator[Step]]
+
+
+class JobStream(Protocol):
+    """A stream whose jobs others do: see `Stream`."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether batches are windows; then a job must be done before the next one is asked for."""
+
+    def jobs(self, threads: Executor | None = None) -> Iterator[Job]:
+        """The work from where the stream stands to the end of the epoch."""
+
+    def move_to(self, position: Position) -> None:
+        """Stand where a step has led."""
+
+    def finish(self) -> None:
+        """Stand where the last step of an epoch leads."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands."""
+
+    def load_state_dict(self, state: Any) -> None:
+        """Stand where another stream stood."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __len__(self) -> int: ...
 
 
 class Stats:
@@ -49,7 +77,7 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Making:
+class BatchContext:
     """What batches are made of.
 
     Attributes:
@@ -59,14 +87,14 @@ class Making:
         memory: what tensors are cut from.
     """
 
-    components: Sequence[Component]
-    options: Options
+    components: Sequence[OrderedSource]
+    options: StreamOptions
     schedule: Schedule | None
     length: int | None
     memory: Memory
     stats: Stats
 
-    def part(self, count: int) -> tuple[int, int]:
+    def rank_part(self, count: int) -> tuple[int, int]:
         """Which of a batch's `count` places are this rank's: [start, stop)."""
-        rank, world = self.options.rank, self.options.world_size
-        return rank * count // world, (rank + 1) * count // world
+        rank, world_size = self.options.rank, self.options.world_size
+        return rank * count // world_size, (rank + 1) * count // world_size

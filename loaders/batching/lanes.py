@@ -9,8 +9,8 @@ import numpy as np
 
 from synthshards.kernels.jit import kernel
 
-from ..sources.row_refs import Rows
-from .packing import MODES, SHORT, Plan, plan_windows
+from ..sources.row_refs import RowRefs
+from .packing import MODES, SHORT, Packing, WindowPlan, plan_windows
 
 
 @kernel
@@ -43,20 +43,20 @@ def _refill(
     return oldest
 
 
-class _Held:
+class _HeldRows:
     """The rows that lanes hold, [lanes, rows] each: length, index, where ids and mask lie, and of which take."""
 
     def __init__(self, lanes: int, rows: int) -> None:
         self.lengths, self.indices, self.turns = (np.zeros((lanes, rows), np.int64) for _ in range(3))
         self.ids, self.mask = (np.zeros((lanes, rows), np.uint64) for _ in range(2))
 
-    def wider(self, rows: int) -> _Held:
+    def wider(self, rows: int) -> _HeldRows:
         """The same with room for more rows."""
-        lanes, known = self.lengths.shape
-        new = _Held(lanes, rows)
+        lanes, held = self.lengths.shape
+        wider = _HeldRows(lanes, rows)
         for name, array in vars(self).items():
-            getattr(new, name)[:, :known] = array
-        return new
+            getattr(wider, name)[:, :held] = array
+        return wider
 
 
 class Packer:
@@ -65,46 +65,46 @@ class Packer:
     Args:
         mode: one of `MODES`.
         seq_len: tokens of a window.
-        stand: int64 [lanes, 2]: n and carry of each lane.
+        cursors: int64 [lanes, 2]: n and carry of each lane.
         total: int64 [lanes]: rows of each lane in all (`ENDLESS` where there is no end).
         take: called with (lane, n) int64 arrays; gives these rows.
     """
 
     def __init__(
         self,
-        mode: str,
+        mode: Packing,
         seq_len: int,
-        stand: np.ndarray,
+        cursors: np.ndarray,
         total: np.ndarray,
-        take: Callable[[np.ndarray, np.ndarray], Rows],
+        take: Callable[[np.ndarray, np.ndarray], RowRefs],
     ) -> None:
-        self.mode, self.seq_len, self.stand, self.total = MODES.index(mode), seq_len, stand.copy(), total
+        self.mode, self.seq_len, self.cursors, self.total = MODES.index(mode), seq_len, cursors.copy(), total
         self._take = take
-        lanes = len(stand)
+        lanes = len(cursors)
         self._rows = max(64, 2048 // lanes)  # that a lane holds; doubled where a batch needs more
-        self._base, self._count = stand[:, 0].copy(), np.zeros(lanes, np.int64)
-        self._held = _Held(lanes, self._rows)
-        self._taken: dict[int, Rows] = {}  # take → what keeps its rows where they are
+        self._base, self._count = cursors[:, 0].copy(), np.zeros(lanes, np.int64)
+        self._held = _HeldRows(lanes, self._rows)
+        self._taken: dict[int, RowRefs] = {}  # take → what keeps its rows where they are
         self._turn = 0
         self._like = np.empty(0, np.uint16)
 
-    def plan(self, lanes: np.ndarray) -> Plan:
+    def plan(self, lanes: np.ndarray) -> WindowPlan:
         """Plan the next windows of `lanes` (int64 [windows]); fewer where a lane is at its end."""
-        begin = self.stand[:, 0].copy()
+        begin = self.cursors[:, 0].copy()
         pieces, ends, at = self._pieces(lanes), np.zeros(len(lanes) + 1, np.int64), 0
         while True:
             held = self._held
             status, at, lane = plan_windows(
-                self.mode, self.seq_len, lanes, at, self.stand, self._base, self.total, self._count,
+                self.mode, self.seq_len, lanes, at, self.cursors, self._base, self.total, self._count,
                 held.lengths, held.indices, held.ids, held.mask, pieces, ends,
             )  # fmt: skip
             if status != SHORT:
-                return Plan(self.seq_len, pieces, ends[: at + 1], self._like, tuple(self._taken.values()))
+                return WindowPlan(self.seq_len, pieces, ends[: at + 1], self._like, tuple(self._taken.values()))
             if self._count[lane] - (begin[lane] - self._base[lane]) >= self._rows:
                 self._rows *= 2
                 self._held = held.wider(self._rows)
-                known, pieces = pieces, self._pieces(lanes)
-                pieces[: len(known)] = known
+                planned, pieces = pieces, self._pieces(lanes)
+                pieces[: len(planned)] = planned
             self._refill(begin)
 
     def _pieces(self, lanes: np.ndarray) -> np.ndarray:
@@ -114,10 +114,10 @@ class Packer:
     def _refill(self, begin: np.ndarray) -> None:
         """Let each lane hold `_rows` rows from `begin` on (the batch that is being planned needs them all)."""
         drop = begin - self._base
-        kept = self._count - drop
-        want = np.minimum(self._rows, self.total - begin) - kept
-        lane = np.repeat(np.arange(len(want)), want)
-        n = np.arange(len(lane)) + np.repeat(begin + kept - (np.cumsum(want) - want), want)
+        held_still = self._count - drop
+        wanted = np.minimum(self._rows, self.total - begin) - held_still
+        lane = np.repeat(np.arange(len(wanted)), wanted)
+        n = np.arange(len(lane)) + np.repeat(begin + held_still - (np.cumsum(wanted) - wanted), wanted)
         rows = self._take(lane, n)
         if len(rows):
             self._like = rows.like
@@ -125,7 +125,7 @@ class Packer:
         self._taken[self._turn] = rows
         held = self._held
         oldest = _refill(
-            drop, self._count, want, held.lengths, held.indices, held.ids, held.mask, held.turns,
+            drop, self._count, wanted, held.lengths, held.indices, held.ids, held.mask, held.turns,
             rows.length, rows.index, rows.ids, rows.mask, self._turn,
         )  # fmt: skip
         self._base = begin

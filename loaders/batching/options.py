@@ -9,13 +9,11 @@ import numpy as np
 
 from synthshards.errors import UsageError, nearest
 
-from .packing import MODES
-
-PACKINGS = ("pad", *MODES)
+from .packing import PACKINGS, Packing
 
 
 @dataclass(frozen=True)
-class Options:
+class StreamOptions:
     """What `Dataset.batches` was asked for (`stream_of`'s docstring says what each means).
 
     Raises:
@@ -24,7 +22,7 @@ class Options:
 
     batch_size: int
     seq_len: int | None
-    packing: str
+    packing: Packing
     rank: int
     world_size: int
     repeat: bool

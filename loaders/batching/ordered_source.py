@@ -1,24 +1,24 @@
-"""One dataset as a stream sees it: its rows in order, and where a packed stream's lanes stand in it."""
+"""One dataset as a stream reads it: its rows in order, and where a packed stream's lanes stand in it."""
 
 from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from math import gcd
 
 import numpy as np
 
 from synthshards.ragged import BLOCK_ROWS
 
 from ..order.shuffle import SUPERBLOCK, Order
-from ..sources.row_refs import Rows
+from ..order.state import LaneCursors
+from ..sources.row_refs import RowRefs
 from ..sources.source import Source
 from .lanes import Packer
-from .packing import ENDLESS
+from .packing import ENDLESS, Packing
 
 
 @dataclass(frozen=True)
-class Component:
+class OrderedSource:
     """A source and an order on it.
 
     Attributes:
@@ -36,30 +36,30 @@ class Component:
         """Rows of an epoch, None: endless."""
         return self.order.rows
 
-    def take(self, epoch: int, positions: np.ndarray, pool: Executor | None = None) -> Rows:
+    def take(self, epoch: int, positions: np.ndarray, threads: Executor | None = None) -> RowRefs:
         """The rows at list positions counted from the start of `epoch` (they run on into later ones).
 
         Args:
             positions: int64 [n].
-            pool: threads to share the work among.
+            threads: to share the work among.
         """
         if self.source.looks_ahead:
             self.source.ahead(self._indices(epoch, positions + self._stride, clip=True))
-        return self.source.take(self._indices(epoch, positions), pool)
+        return self.source.take(self._indices(epoch, positions), threads)
 
     def _indices(self, epoch: int, positions: np.ndarray, clip: bool = False) -> np.ndarray:
         if self.rows is None or len(positions) == 0:
             return positions.astype(np.uint64)
         if clip and not self.endless:
             positions = np.minimum(positions, self.rows - 1)
-        passed, within = np.divmod(positions, self.rows)
-        first, last = int(passed.min()), int(passed.max())
+        passes, within = np.divmod(positions, self.rows)
+        first, last = int(passes.min()), int(passes.max())
         if first == last:
             return self.order.indices(epoch + first, within)
         out = np.empty(len(positions), np.uint64)
-        for e in range(first, last + 1):
-            chosen = passed == e
-            out[chosen] = self.order.indices(epoch + e, within[chosen])
+        for later in range(first, last + 1):
+            of_epoch = passes == later
+            out[of_epoch] = self.order.indices(epoch + later, within[of_epoch])
         return out
 
     @property
@@ -75,41 +75,24 @@ class Component:
 
     def packer(
         self,
-        mode: str,
+        mode: Packing,
         seq_len: int,
         epoch: int,
-        lanes: np.ndarray,
-        count: int,
-        stand: np.ndarray,
-        pool: Executor | None,
+        cursors: LaneCursors,
+        threads: Executor | None,
     ) -> Packer:
-        """A packer of some of `count` packing lanes.
-
-        Args:
-            lanes: int64: which.
-            stand: int64 [lanes, 2]: where they stand.
-        """
+        """A packer of the lanes that have these cursors."""
+        lanes, count = cursors.lanes, cursors.count
+        rows_of_lane = None if self.rows is None else (self.rows - lanes + count - 1) // count
         total = np.full(len(lanes), ENDLESS, np.int64)
-        each = None if self.rows is None else (self.rows - lanes + count - 1) // count
-        if each is not None and not self.endless:
-            total = each
+        if rows_of_lane is not None and not self.endless:
+            total = rows_of_lane
 
-        def take(lane: np.ndarray, n: np.ndarray) -> Rows:
-            if each is None:
-                return self.take(epoch, n * count + lanes[lane], pool)
-            passed, turn = np.divmod(n, each[lane])
+        def take(lane: np.ndarray, n: np.ndarray) -> RowRefs:
+            if rows_of_lane is None:
+                return self.take(epoch, n * count + lanes[lane], threads)
+            passes, turn = np.divmod(n, rows_of_lane[lane])
             assert self.rows is not None
-            return self.take(epoch, passed * self.rows + turn * count + lanes[lane], pool)
+            return self.take(epoch, passes * self.rows + turn * count + lanes[lane], threads)
 
-        return Packer(mode, seq_len, stand, total, take)
-
-
-def lanes_met(unit: int, lanes: int, batch_size: int, start: int, stop: int) -> np.ndarray:
-    """Packing lanes that windows start..stop−1 of any batch belong to, for batches from window `unit` on.
-
-    Returns:
-        int64, ascending.
-    """
-    step = gcd(batch_size, lanes)
-    met = (unit + np.arange(start, stop)[:, None] + np.arange(0, lanes, step)[None, :]) % lanes
-    return np.unique(met)
+        return Packer(mode, seq_len, cursors.at, total, take)

@@ -6,110 +6,129 @@ import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from math import gcd
 
 import numpy as np
 
-from ..order.state import Position, Stand
-from .context import Job, Making, Step
+from ..order.state import LaneCursors, Position
+from .context import BatchContext, Job, Step
 from .lanes import Packer
-from .ordered_source import lanes_met
-from .packing import FIELDS, Plan
+from .packing import FIELDS, WindowPlan
 
 
-def lane_counts(making: Making) -> list[int]:
+def lane_counts(context: BatchContext) -> list[int]:
     """Packing lanes of each component."""
-    return [c.packing_lanes(making.length is not None) for c in making.components]
+    return [c.packing_lanes(context.length is not None) for c in context.components]
 
 
-def lanes_known(making: Making, position: Position) -> list[np.ndarray]:
+def lanes_followed(context: BatchContext, position: Position) -> list[np.ndarray]:
     """The packing lanes of each component that this rank must follow."""
-    counts = lane_counts(making)
-    if making.schedule is not None or making.options.world_size == 1:
+    counts = lane_counts(context)
+    if context.schedule is not None or context.options.world_size == 1:
         return [np.arange(count) for count in counts]
-    size = making.options.batch_size
-    return [lanes_met(position.unit, count, size, *making.part(size)) for count in counts]
+    size = context.options.batch_size
+    return [_lanes_met(position.unit, count, size, *context.rank_part(size)) for count in counts]
 
 
-def packed_jobs(making: Making, start: Position, own: int, workers: int, pool: Executor | None) -> Iterator[Job]:
+def _lanes_met(unit: int, lanes: int, batch_size: int, start: int, stop: int) -> np.ndarray:
+    """Packing lanes that windows start..stop−1 of any batch belong to, for batches from window `unit` on.
+
+    Returns:
+        int64, ascending.
+    """
+    step = gcd(batch_size, lanes)
+    met = (unit + np.arange(start, stop)[:, None] + np.arange(0, lanes, step)[None, :]) % lanes
+    return np.unique(met)
+
+
+def packed_jobs(
+    context: BatchContext, start: Position, own: int, workers: int, threads: Executor | None
+) -> Iterator[Job]:
     """The batches from `start` to the end of the epoch, each of them planned, its rows at hand.
 
     Args:
         own, workers: every `workers`-th batch is made, from number `own` on (the others are planned, too).
-        pool: threads that share the taking of rows.
+        threads: they share the taking of rows.
     """
-    options = making.options
+    options = context.options
     assert options.seq_len is not None
     packers = [
-        component.packer(options.packing, options.seq_len, start.epoch, stand.lanes, stand.count, stand.at, pool)
-        for component, stand in zip(making.components, start.stands, strict=True)
+        component.packer(options.packing, options.seq_len, start.epoch, cursors, threads)
+        for component, cursors in zip(context.components, start.cursors, strict=True)
     ]
     at = copy.copy(start)
     over = False
     while not over:
         # One round: a batch for each worker, of which this one's is made.
-        planned: tuple[list[Plan], np.ndarray | None, list[int]] | None = None
+        planned: tuple[list[WindowPlan], np.ndarray | None, list[int]] | None = None
         for worker in range(workers):
-            plans, source, count = _plan(making, packers, at)
+            plans, source, count = _plan(context, packers, at)
             over = count < options.batch_size
             if count and worker == own and not (over and options.drop_last):
-                planned = plans, source, _parts(making, at, source, count)
-            stands = [Stand(s.count, s.lanes, p.stand.copy()) for s, p in zip(start.stands, packers, strict=True)]
-            at = Position(at.epoch, at.unit + count, stands)
+                planned = plans, source, _parts(context, at, source, count)
+            at = Position(
+                at.epoch,
+                at.unit + count,
+                [LaneCursors(c.count, c.lanes, p.cursors.copy()) for c, p in zip(start.cursors, packers, strict=True)],
+            )
             if over:
                 break
         if planned is not None:
-            yield partial(_fill, making, *planned, at)
+            yield partial(_fill, context, *planned, at)
 
 
-def _plan(making: Making, packers: Sequence[Packer], at: Position) -> tuple[list[Plan], np.ndarray | None, int]:
+def _plan(
+    context: BatchContext, packers: Sequence[Packer], at: Position
+) -> tuple[list[WindowPlan], np.ndarray | None, int]:
     """Plan the batch at window `at.unit`: each component's windows, their components, how many."""
-    size = making.options.batch_size
-    if making.schedule is None:
-        source, before, wanted = None, [at.unit], [size]
+    size = context.options.batch_size
+    if context.schedule is None:
+        source, before, windows = None, [at.unit], [size]
     else:
-        source, before = making.schedule.components(at.unit, size), making.schedule.counts(at.unit)
-        wanted = np.bincount(source, minlength=len(before)).tolist()
+        source, before = context.schedule.components(at.unit, size), context.schedule.counts(at.unit)
+        windows = np.bincount(source, minlength=len(before)).tolist()
     plans, count = [], size
-    for c, (packer, stand) in enumerate(zip(packers, at.stands, strict=True)):
-        lanes = (before[c] + np.arange(wanted[c])) % stand.count
-        place = np.searchsorted(stand.lanes, lanes)
-        known = stand.lanes[np.minimum(place, len(stand.lanes) - 1)] == lanes
-        plan = packer.plan(place[known])
+    for c, (packer, cursors) in enumerate(zip(packers, at.cursors, strict=True)):
+        lanes = (before[c] + np.arange(windows[c])) % cursors.count
+        place = np.searchsorted(cursors.lanes, lanes)
+        followed = cursors.lanes[np.minimum(place, len(cursors.lanes) - 1)] == lanes
+        plan = packer.plan(place[followed])
         plans.append(plan)
-        if len(plan) < int(known.sum()):  # only a single pass ends, and it follows its one lane
+        if len(plan) < int(followed.sum()):  # only a single pass ends, and it follows its one lane
             ends = len(plan) if source is None else int(np.flatnonzero(source == c)[len(plan)])
             count = min(count, ends)
     return plans, source, count
 
 
-def _parts(making: Making, at: Position, source: np.ndarray | None, count: int) -> list[int]:
+def _parts(context: BatchContext, at: Position, source: np.ndarray | None, count: int) -> list[int]:
     """The first and last window (exclusive) of this rank in a batch of `count`; and of each component, how many windows
     that were planned come before."""
-    start, stop = making.part(count)
+    start, stop = context.rank_part(count)
     if source is not None:
-        return [start, stop, *(int((source[:start] == c).sum()) for c in range(len(making.components)))]
+        return [start, stop, *(int((source[:start] == c).sum()) for c in range(len(context.components)))]
     # Planned are those windows whose lane is followed here.
-    stand = at.stands[0]
-    return [start, stop, int(np.isin((at.unit + np.arange(start)) % stand.count, stand.lanes).sum()) if start else 0]
+    cursors = at.cursors[0]
+    before = int(np.isin((at.unit + np.arange(start)) % cursors.count, cursors.lanes).sum()) if start else 0
+    return [start, stop, before]
 
 
 def _fill(
-    making: Making, plans: Sequence[Plan], source: np.ndarray | None, parts: Sequence[int], after: Position
+    context: BatchContext, plans: Sequence[WindowPlan], source: np.ndarray | None, parts: Sequence[int], after: Position
 ) -> Iterator[Step]:
     """The tensors of this rank's part of a batch, and where the stream stands after it."""
     start, stop, *firsts = parts
-    windows, seq_len = stop - start, making.options.seq_len
+    windows, seq_len = stop - start, context.options.seq_len
     assert seq_len is not None
-    mine = None if source is None else source[start:stop]
-    batch, addresses = making.memory.batch(FIELDS if mine is None else (*FIELDS, ".source"), windows, seq_len)
+    own_source = None if source is None else source[start:stop]
+    batch, addresses = context.memory.batch(FIELDS if own_source is None else (*FIELDS, ".source"), windows, seq_len)
     tensors = np.array(addresses, np.uint64)
     pad_tokens, truncated = 0, 0
     for c, (plan, first) in enumerate(zip(plans, firsts, strict=True)):
-        places = np.arange(windows) if mine is None else np.flatnonzero(mine == c)
-        padding, cut = plan.fill(first, places, making.options.pad_id, tensors)
+        places = np.arange(windows) if own_source is None else np.flatnonzero(own_source == c)
+        padding, cut = plan.fill(first, places, context.options.pad_id, tensors)
         pad_tokens, truncated = pad_tokens + padding, truncated + cut
-    if mine is not None:
-        batch["source"].numpy()[:] = mine
+    if own_source is not None:
+        batch["source"].numpy()[:] = own_source
     tokens = windows * seq_len - pad_tokens
-    making.stats.add_all(batches=1, windows=windows, tokens=tokens, pad_tokens=pad_tokens, truncated_tokens=truncated)
+    context.stats.add_all(batches=1, windows=windows, tokens=tokens, pad_tokens=pad_tokens, truncated_tokens=truncated)
     yield batch, after

@@ -8,6 +8,8 @@ belongs to lane u mod P. Where a lane stands is two numbers: n, its next row, an
 - ``best-fit``: row n, then again and again the longest untaken one that fits (the first among equals) of the 32 rows
   from the first untaken one on, until none fits. Carry: which of the rows n .. n+31 are taken, a bit each.
 
+A mode more is a name in `Packing`, a line in `PACKINGS` and a branch of `_choose`: nothing else knows the modes.
+
 A row longer than a window is cut by ``paper`` and ``best-fit``, and goes on in the next window with ``concat``.
 
 A batch is first *planned* (only lengths are looked at; each rank does this for every lane it may meet): which *pieces*
@@ -18,17 +20,27 @@ copied in between: a plan says where its pieces lie, and holds what keeps them t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from synthshards.kernels.jit import helper, kernel
 
-from ..sources.row_refs import Rows, array_at, fetch_row
+from ..sources.row_refs import RowRefs, array_at, fetch_row
 
-MODES = ("concat", "paper", "best-fit")
-_CONCAT, _PAPER, _BEST_FIT = range(3)
-#: The tensors that `Plan.fill` writes, as `Memory.batch` takes them.
+#: How rows become a batch: padded, or packed into windows.
+Packing: TypeAlias = Literal["pad", "concat", "paper", "best-fit"]
+#: What each comes to.
+PACKINGS: dict[Packing, str] = {
+    "pad": "a row of the tensor each",
+    "concat": "end to end, rows run on",
+    "paper": "fresh start, the last cut",
+    "best-fit": "no row is cut",
+}
+#: Those that make windows; kernels know a mode by its place here.
+MODES: tuple[Packing, ...] = get_args(Packing)[1:]
+_CONCAT, _PAPER, _BEST_FIT = MODES.index("concat"), MODES.index("paper"), MODES.index("best-fit")
+#: The tensors that `WindowPlan.fill` writes, as `Memory.batch` takes them.
 FIELDS = ("input_ids", "labels", "attention_mask", "loss_mask", "index", "segment_ids", "position_ids")
 #: Rows that best-fit looks at: one bit each of the carry.
 LOOK = 32
@@ -201,7 +213,7 @@ def _fill(
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     """The windows of one batch.
 
     Attributes:
@@ -216,7 +228,7 @@ class Plan:
     pieces: np.ndarray
     ends: np.ndarray
     like: np.ndarray
-    rows: tuple[Rows, ...]
+    rows: tuple[RowRefs, ...]
 
     def __len__(self) -> int:
         return len(self.ends) - 1

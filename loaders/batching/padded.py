@@ -1,5 +1,8 @@
-"""Batches of padded rows, many at a time: rows are taken by the thousand and filled by the hundred in one kernel call,
-so that Python's part of a batch is making its tensors."""
+"""Batches of padded rows, a row of the tensors for each, padded at its end.
+
+They are made many at a time: rows are taken by the thousand and filled by the hundred in one kernel call, so that
+Python's part of a batch is making its tensors.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,80 @@ import numpy as np
 import torch
 
 from synthshards.errors import UsageError
+from synthshards.kernels.jit import kernel
 
 from ..order.state import Position
-from ..sources.row_refs import Rows
-from .context import Batch, Job, Making, Step
-from .padding import FIELDS, fill_padded, widths_of
+from ..sources.row_refs import RowRefs, array_at, fetch_row
+from .context import Batch, BatchContext, Job, Step
 
+#: Rows taken from the sources at a time, about.
+_TAKEN = 1024
 #: Rows filled in one call: more of them are out of the processor's caches before they are looked at.
 _FILLED = 256
+#: The tensors that `_write_rows` writes, as `Memory.batch` takes them.
+_FIELDS = ("input_ids", "labels", "attention_mask", "loss_mask", ".index")
+_IGNORED, _SHIFT = np.int64(-100), np.int64(100)
+#: Rows whose bytes are asked for ahead.
+_AHEAD = 2
+_8 = np.uint64(8)
+
+
+@kernel
+def _widths_of(length: Any, bounds: Any, widths: Any) -> None:
+    """Raise widths[b] to the longest of the rows bounds[b] .. bounds[b+1]−1, of each batch b."""
+    for b in range(widths.size):
+        widest = widths[b]
+        for i in range(bounds[b], bounds[b + 1]):
+            widest = max(widest, length[i])
+        widths[b] = widest
+
+
+@kernel
+def _write_rows(
+    ids_at: Any, mask_at: Any, length: Any, indices: Any, like: Any, bounds: Any, places: Any, tensors: Any,
+    widths: Any, pad_id: Any,
+) -> Any:  # fmt: skip
+    """Write the rows bounds[b] .. bounds[b+1]−1 to places[…] of batch b, for each b.
+
+    Loops run from 0 over views, and a label is computed without a branch: then the compiler uses wide registers
+    (2.7 times as fast as plain loops, measured).
+
+    Args:
+        tensors: uint64 [batches, 5]: addresses of each batch's `_FIELDS`.
+
+    Returns:
+        tokens written.
+    """
+    size = np.uint64(like.itemsize)
+    written = 0
+    last = bounds[bounds.size - 1]
+    for b in range(widths.size):
+        width = widths[b]
+        for i in range(bounds[b], bounds[b + 1]):
+            if i + _AHEAD < last:
+                ahead = i + _AHEAD
+                fetch_row(ids_at[ahead], mask_at[ahead], 0, length[ahead], size)
+            n, to = length[i], places[i]
+            tokens, trained = array_at(ids_at[i], n, like.dtype), array_at(mask_at[i], n, np.uint8)
+            begin = np.uint64(to * width)
+            ids = array_at(tensors[b, 0] + begin * _8, width, np.int64)
+            labels = array_at(tensors[b, 1] + begin * _8, width, np.int64)
+            attention = array_at(tensors[b, 2] + begin * _8, width, np.int64)
+            mask = array_at(tensors[b, 3] + begin, width, np.uint8)
+            row_ids, row_labels, row_mask = ids[:n], labels[:n], mask[:n]
+            for j in range(n):
+                token, on = np.int64(tokens[j]), np.int64(trained[j])
+                row_ids[j] = token
+                row_labels[j] = (token + _SHIFT) * on - _SHIFT
+                row_mask[j] = trained[j]
+            attention[:n] = 1
+            attention[n:] = 0
+            ids[n:] = pad_id
+            labels[n:] = _IGNORED
+            mask[n:] = 0
+            array_at(tensors[b, 4], to + 1, np.int64)[to] = indices[i]
+            written += n
+    return written
 
 
 class _Shares(NamedTuple):
@@ -38,15 +107,14 @@ class _Shares(NamedTuple):
     bounds: list[np.ndarray]
 
 
-def padded_jobs(making: Making, start: Position, own: int, workers: int, rows: int) -> Iterator[Job]:
+def padded_jobs(context: BatchContext, start: Position, own: int, workers: int) -> Iterator[Job]:
     """The work from `start` to the end of the epoch, in pieces that can be done in any order.
 
     Args:
         own, workers: every `workers`-th batch is made, from number `own` on.
-        rows: of a piece, about.
     """
-    size, length, unit = making.options.batch_size, making.length, start.unit
-    most = max(1, rows * making.options.world_size // size)
+    size, length, unit = context.options.batch_size, context.length, start.unit
+    most = max(1, _TAKEN * context.options.world_size // size)
     at_a_time = 1  # the first batches come soon, the others in larger pieces
     while True:
         batches: list[tuple[int, int]] = []
@@ -54,31 +122,33 @@ def padded_jobs(making: Making, start: Position, own: int, workers: int, rows: i
             first, after = unit + own * size, unit + workers * size
             if length is not None and first + size > length:
                 if batches:
-                    yield partial(_take, making, start.epoch, size, batches)
-                if first < length and not making.options.drop_last:
-                    yield partial(_take, making, start.epoch, length - first, [(first, length)])
+                    yield partial(_take, context, start.epoch, size, batches)
+                if first < length and not context.options.drop_last:
+                    yield partial(_take, context, start.epoch, length - first, [(first, length)])
                 return
             unit = after if length is None else min(after, length)
             batches.append((first, unit))
-        yield partial(_take, making, start.epoch, size, batches)
+        yield partial(_take, context, start.epoch, size, batches)
         at_a_time = min(most, 2 * at_a_time)
 
 
-def _take(making: Making, epoch: int, size: int, batches: list[tuple[int, int]]) -> Iterator[Step]:
+def _take(context: BatchContext, epoch: int, size: int, batches: list[tuple[int, int]]) -> Iterator[Step]:
     """Take the rows of batches of `size` units, of which this rank gives its part: (first unit, where the stream stands
     after it)."""
-    shares = _shares(making, [first for first, _ in batches], size)
-    rows = [c.take(epoch, units) for c, units in zip(making.components, shares.units, strict=True)]
-    return _batches(making, shares, rows, [Position(epoch, unit) for _, unit in batches])
+    shares = _shares(context, [first for first, _ in batches], size)
+    rows = [c.take(epoch, units) for c, units in zip(context.components, shares.units, strict=True)]
+    return _batches(context, shares, rows, [Position(epoch, unit) for _, unit in batches])
 
 
-def _batches(making: Making, shares: _Shares, rows: Sequence[Rows], stands: Sequence[Position]) -> Iterator[Step]:
+def _batches(
+    context: BatchContext, shares: _Shares, rows: Sequence[RowRefs], positions: Sequence[Position]
+) -> Iterator[Step]:
     """The batches of rows taken, and where the stream stands after each."""
-    options = making.options
-    widths = np.zeros(len(stands), np.int64)
-    for r, bounds in zip(rows, shares.bounds, strict=True):
-        widths_of(r.length, bounds, widths)
-    good = len(stands)
+    options = context.options
+    widths = np.zeros(len(positions), np.int64)
+    for refs, bounds in zip(rows, shares.bounds, strict=True):
+        _widths_of(refs.length, bounds, widths)
+    good = len(positions)
     if options.seq_len is not None:
         too_wide = np.flatnonzero(widths > options.seq_len)
         good = int(too_wide[0]) if len(too_wide) else good
@@ -86,67 +156,74 @@ def _batches(making: Making, shares: _Shares, rows: Sequence[Rows], stands: Sequ
     step = max(1, _FILLED // max(1, shares.size))
     for at in range(0, good, step):
         stop = min(at + step, good)
-        made = _fill(making, shares, rows, widths, at, stop)
+        batches = _fill(context, shares, rows, widths, at, stop)
         for b in range(at, stop):
-            batch = made.pop(0)
+            batch = batches.pop(0)
             for name in options.columns:
                 batch[name] = _facts(name, rows, shares, b)
-            yield batch, stands[b]
+            yield batch, positions[b]
             del batch
-    if good < len(stands):
+    if good < len(positions):
         raise _too_long(rows, shares, good, int(widths[good]), options.seq_len)
 
 
-def _shares(making: Making, firsts: Sequence[int], size: int) -> _Shares:
+def _shares(context: BatchContext, firsts: Sequence[int], size: int) -> _Shares:
     """This rank's part of batches of `size` units that begin at `firsts`."""
-    start, stop = making.part(size)
+    start, stop = context.rank_part(size)
     count = stop - start
-    if making.schedule is None:
+    if context.schedule is None:
         own = np.arange(start, stop)
         units = (np.array(firsts, np.int64)[:, None] + own).ravel()
         places = np.tile(own - start, len(firsts))
         return _Shares(count, None, [units], [places], [np.arange(len(firsts) + 1) * count])
-    n = len(making.components)
-    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(n)]
+    n = len(context.components)
+    units_and_places: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(n)]
     sources = np.empty((len(firsts), count), np.int64)
     for b, first in enumerate(firsts):
-        before = making.schedule.counts(first)
-        source = making.schedule.components(first, size)
+        before = context.schedule.counts(first)
+        source = context.schedule.components(first, size)
         skipped = np.bincount(source[:start], minlength=n)
         sources[b] = source[start:stop]
         for c in range(n):
             places = np.flatnonzero(sources[b] == c)
-            found[c].append((before[c] + skipped[c] + np.arange(len(places)), places))
-    bounds = [np.cumsum([0, *(len(places) for _, places in of)]) for of in found]
-    units_of, places_of = ([np.concatenate([pair[i] for pair in of]) for of in found] for i in range(2))
-    return _Shares(count, sources, units_of, places_of, bounds)
+            units_and_places[c].append((before[c] + skipped[c] + np.arange(len(places)), places))
+    bounds = [np.cumsum([0, *(len(places) for _, places in pairs)]) for pairs in units_and_places]
+    units, places_of = ([np.concatenate([pair[i] for pair in pairs]) for pairs in units_and_places] for i in range(2))
+    return _Shares(count, sources, units, places_of, bounds)
 
 
-def _fill(making: Making, shares: _Shares, rows: Sequence[Rows], widths: np.ndarray, at: int, stop: int) -> list[Batch]:
+def _fill(
+    context: BatchContext, shares: _Shares, rows: Sequence[RowRefs], widths: np.ndarray, at: int, stop: int
+) -> list[Batch]:
     """The tensors of batches at .. stop−1."""
-    fields = FIELDS if shares.source is None else (*FIELDS, ".source")
-    made, tables, room = [], [], 0
+    fields = _FIELDS if shares.source is None else (*_FIELDS, ".source")
+    batches, tables, room = [], [], 0
     for width in widths[at:stop].tolist():
-        batch, addresses = making.memory.batch(fields, shares.size, width)
-        made.append(batch)
+        batch, addresses = context.memory.batch(fields, shares.size, width)
+        batches.append(batch)
         tables.append(addresses)
         room += width * shares.size
     tensors, tokens = np.array(tables, np.uint64), 0
-    for r, bounds, places in zip(rows, shares.bounds, shares.places, strict=True):
-        tokens += fill_padded(r, bounds[at : stop + 1], places, tensors, widths[at:stop], making.options.pad_id)
+    for refs, bounds, places in zip(rows, shares.bounds, shares.places, strict=True):
+        tokens += int(
+            _write_rows(
+                refs.ids, refs.mask, refs.length, refs.index, refs.like, bounds[at : stop + 1], places, tensors,
+                widths[at:stop], context.options.pad_id,
+            )
+        )  # fmt: skip
     if shares.source is not None:
-        for batch, source in zip(made, shares.source[at:stop], strict=True):
+        for batch, source in zip(batches, shares.source[at:stop], strict=True):
             batch["source"].numpy()[:] = source
-    making.stats.add_all(batches=stop - at, rows=(stop - at) * shares.size, tokens=tokens, pad_tokens=room - tokens)
-    return made
+    context.stats.add_all(batches=stop - at, rows=(stop - at) * shares.size, tokens=tokens, pad_tokens=room - tokens)
+    return batches
 
 
-def _facts(name: str, rows: Sequence[Rows], shares: _Shares, b: int) -> torch.Tensor | list[str]:
+def _facts(name: str, rows: Sequence[RowRefs], shares: _Shares, b: int) -> torch.Tensor | list[str]:
     """A column of facts in the order of batch b: int64 [rows], [rows, most] (padded with −1), or strings."""
     values: list[Any] = [None] * shares.size
-    for r, bounds, places in zip(rows, shares.bounds, shares.places, strict=True):
+    for refs, bounds, places in zip(rows, shares.bounds, shares.places, strict=True):
         for i in range(bounds[b], bounds[b + 1]):
-            values[places[i]] = r.fact(name, i)
+            values[places[i]] = refs.fact(name, i)
     if values and isinstance(values[0], str):
         return values
     if values and isinstance(values[0], list):
@@ -155,11 +232,11 @@ def _facts(name: str, rows: Sequence[Rows], shares: _Shares, b: int) -> torch.Te
     return torch.tensor(values, dtype=torch.int64)
 
 
-def _too_long(rows: Sequence[Rows], shares: _Shares, b: int, longest: int, seq_len: int | None) -> UsageError:
-    for r, bounds in zip(rows, shares.bounds, strict=True):
+def _too_long(rows: Sequence[RowRefs], shares: _Shares, b: int, longest: int, seq_len: int | None) -> UsageError:
+    for refs, bounds in zip(rows, shares.bounds, strict=True):
         for i in range(bounds[b], bounds[b + 1]):
-            if r.length[i] == longest:
+            if refs.length[i] == longest:
                 return UsageError(
-                    f"row {r.index[i]} has {longest} tokens; legal: seq_len of at least {longest}, or packing"
+                    f"row {refs.index[i]} has {longest} tokens; legal: seq_len of at least {longest}, or packing"
                 )
     raise AssertionError("a batch's width is that of one of its rows")

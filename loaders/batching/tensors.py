@@ -10,8 +10,15 @@ import torch
 
 from synthshards.kernels.buffers import Pool
 
+#: Batches whose buffer is kept for use again.
+_KEPT = 64
 _ALIGNED = 64
 _BOOL, _INT64 = np.dtype(np.bool_), np.dtype(np.int64)
+
+
+def batch_pool() -> Pool:
+    """What the streams of a dataset share: buffers that served batches nobody holds any more."""
+    return Pool(_KEPT)
 
 
 class Memory:
@@ -34,8 +41,8 @@ class Memory:
         addresses = []
         if self.pinned:
             for name, shape, dtype, _ in cuts:
-                wanted = torch.bool if dtype is _BOOL else torch.int64
-                tensors[name] = torch.empty(shape, dtype=wanted, pin_memory=True)
+                of_torch = torch.bool if dtype is _BOOL else torch.int64
+                tensors[name] = torch.empty(shape, dtype=of_torch, pin_memory=True)
                 addresses.append(tensors[name].data_ptr())
             return tensors, addresses
         buffer, address = self._pool.take(size)

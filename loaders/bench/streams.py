@@ -22,6 +22,7 @@ from synthshards.pipelines.bench.memory import Subject, generation
 from synthshards.pipelines.bench.process import run, scratch_folder
 from synthshards.pipelines.bench.timing import MIN_REPEATS
 
+from ..batching.packing import MODES
 from ..dataset import Dataset
 from ..open_dataset import open_dataset
 from ..stream import Stream
@@ -32,9 +33,7 @@ BATCH, WINDOW = 64, 2048
 WAYS: dict[str, dict[str, Any]] = {
     "padded": {},
     "padded, shuffled": {"shuffle": True},
-    "concat": {"packing": "concat", "seq_len": WINDOW},
-    "paper": {"packing": "paper", "seq_len": WINDOW},
-    "best-fit": {"packing": "best-fit", "seq_len": WINDOW},
+    **{mode: {"packing": mode, "seq_len": WINDOW} for mode in MODES},
 }
 FLY = "on the fly"
 #: Threads of the loader; 0: the stream itself, without any.

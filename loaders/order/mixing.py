@@ -4,7 +4,7 @@ Weights become integers a₁ … aₙ with sum A. After q units, component i sho
 schedule takes, among the components that would not run ahead of that by a whole unit, the one whose next unit is due
 first (the earliest-deadline rule of R. Tijdeman, *The chairman assignment problem*, Discrete Math. 32, 1980). At every
 prefix each component has given its share to within one unit, exactly its share at multiples of A, and no position
-depends on the world.
+depends on the number of ranks.
 
 >>> Schedule([0.5, 0.25, 0.25]).components(0, 8).tolist()
 [0, 1, 0, 2, 0, 1, 0, 2]

@@ -1,7 +1,7 @@
 """The state of a stream as a small JSON-able dict, and its strict reading.
 
-At most 1 KiB and 32 bytes a lane. `described` fields name the dataset and the order, and must be those of the stream
-that loads the state; the others say where it stands.
+At most 1 KiB and 32 bytes a lane. The fields of its `signature` name the dataset and the order, and must be those of
+the stream that loads the state; the others say where it stands.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _UNKNOWN = 0xFFFFFFFF
 
 
 @dataclass
-class Stand:
+class LaneCursors:
     """Where the packing lanes of one component stand.
 
     Attributes:
         count: P, packing lanes in all.
         lanes: int64, ascending: the lanes known here.
-        at: int64 [lanes, 2]: n and carry of each.
+        at: int64 [lanes, 2]: the cursor of each, n and carry.
     """
 
     count: int
@@ -37,9 +37,9 @@ class Stand:
     at: np.ndarray
 
     @staticmethod
-    def start(count: int) -> Stand:
+    def start(count: int) -> LaneCursors:
         """All lanes at their first row."""
-        return Stand(count, np.arange(count), np.zeros((count, 2), np.int64))
+        return LaneCursors(count, np.arange(count), np.zeros((count, 2), np.int64))
 
     def to_json(self) -> dict[str, Any]:
         """P, the least n, and base64 of two uint32 a lane: n − least and carry."""
@@ -49,7 +49,7 @@ class Stand:
         return {"count": self.count, "least": least, "at": base64.b64encode(pairs.tobytes()).decode()}
 
     @staticmethod
-    def from_json(value: Any) -> Stand:
+    def from_json(value: Any) -> LaneCursors:
         """The inverse of `to_json`.
 
         Raises:
@@ -63,18 +63,17 @@ class Stand:
         if pairs.size != 2 * fields["count"] or fields["count"] < 1 or fields["least"] < 0:
             raise UsageError("state['stands']['at'] does not hold two numbers a lane: the state is damaged")
         pairs = pairs.reshape(-1, 2)
-        known = np.flatnonzero((pairs != _UNKNOWN).any(axis=1))
-        at = pairs[known]
+        lanes = np.flatnonzero((pairs != _UNKNOWN).any(axis=1))
+        at = pairs[lanes]
         at[:, 0] += fields["least"]
-        return Stand(fields["count"], known, at)
+        return LaneCursors(fields["count"], lanes, at)
 
-    def join(self, other: Stand) -> Stand:
+    def join(self, other: LaneCursors) -> LaneCursors:
         """What two ranks know together."""
-        lanes = np.concatenate([self.lanes, other.lanes])
-        order, first = np.unique(lanes, return_index=True)
-        return Stand(self.count, order, np.concatenate([self.at, other.at])[first])
+        lanes, first = np.unique(np.concatenate([self.lanes, other.lanes]), return_index=True)
+        return LaneCursors(self.count, lanes, np.concatenate([self.at, other.at])[first])
 
-    def only(self, lanes: np.ndarray) -> Stand:
+    def only(self, lanes: np.ndarray) -> LaneCursors:
         """Some of the lanes.
 
         Raises:
@@ -87,7 +86,7 @@ class Stand:
                 f"the state knows nothing of the packing lanes {shown}: under another number of ranks, load the list "
                 "of all ranks' states"
             )
-        return Stand(self.count, lanes, self.at[np.searchsorted(self.lanes, lanes)])
+        return LaneCursors(self.count, lanes, self.at[np.searchsorted(self.lanes, lanes)])
 
 
 @dataclass
@@ -97,34 +96,34 @@ class Position:
     Attributes:
         epoch: the epoch (of a repeating stream: its first).
         unit: rows or windows given since its start.
-        stands: of each component, where its packing lanes stand (packed streams).
+        cursors: of each component, where its packing lanes stand (packed streams).
     """
 
     epoch: int
     unit: int = 0
-    stands: list[Stand] = field(default_factory=list)
+    cursors: list[LaneCursors] = field(default_factory=list)
 
 
-def to_json(described: Mapping[str, Any], position: Position) -> dict[str, Any]:
+def to_json(signature: Mapping[str, Any], position: Position) -> dict[str, Any]:
     """The state of a stream."""
-    state = {"version": VERSION, **described, "epoch": position.epoch, "unit": position.unit}
-    if position.stands:
-        state["stands"] = [stand.to_json() for stand in position.stands]
+    state = {"version": VERSION, **signature, "epoch": position.epoch, "unit": position.unit}
+    if position.cursors:
+        state["stands"] = [cursors.to_json() for cursors in position.cursors]
     return state
 
 
 def from_json(
-    states: Any, described: Mapping[str, Any], components: int, packed: bool
+    states: Any, signature: Mapping[str, Any], components: int, packed: bool
 ) -> tuple[Position, dict[str, Any]]:
     """Where the stream stands that `states` (a state, or the list of all ranks' states) came from.
 
     Args:
-        described: what a state must say of the dataset and the order; `ANY`: any integer above 0.
+        signature: what a state must say of the dataset and the order; `ANY`: any integer above 0.
         components: number of components.
         packed: whether the stream packs.
 
     Returns:
-        The position, and the values of the `described` fields.
+        The position, and the state's own signature.
 
     Raises:
         UsageError: a state of another dataset, order or packing, with an unknown field, or damaged.
@@ -132,20 +131,19 @@ def from_json(
     if isinstance(states, Sequence) and not isinstance(states, str | bytes):
         if not states:
             raise UsageError("an empty list of states; legal: a state, or the list of all ranks' states")
-        parts = [from_json(state, described, components, packed) for state in states]
-        position, known = parts[0]
-        for other, values in parts[1:]:
-            if (other.epoch, other.unit, values) != (position.epoch, position.unit, known):
+        (position, signed), *others = (from_json(state, signature, components, packed) for state in states)
+        for other, other_signed in others:
+            if (other.epoch, other.unit, other_signed) != (position.epoch, position.unit, signed):
                 raise UsageError("the states of the list are not of one moment; legal: one state of each rank")
-            position.stands = [a.join(b) for a, b in zip(position.stands, other.stands, strict=True)]
-        return position, known
-    types: dict[str, type] = {"version": int, **dict.fromkeys(described, object), "epoch": int, "unit": int}
+            position.cursors = [a.join(b) for a, b in zip(position.cursors, other.cursors, strict=True)]
+        return position, signed
+    types: dict[str, type] = {"version": int, **dict.fromkeys(signature, object), "epoch": int, "unit": int}
     if packed:
         types["stands"] = list
     fields = _fields(states, types, "state")
     if fields["version"] != VERSION:
         raise UsageError(f"state['version'] is {fields['version']!r}; legal: {VERSION}")
-    for name, value in described.items():
+    for name, value in signature.items():
         if value is ANY:
             if not (type(fields[name]) is int and fields[name] > 0):
                 raise UsageError(f"state[{name!r}] is {fields[name]!r}; legal: an integer above 0")
@@ -153,10 +151,10 @@ def from_json(
             raise UsageError(f"a state of another stream: its {name} is {fields[name]!r}, this stream's is {value!r}")
     if fields["epoch"] < 0 or not 0 <= fields["unit"] < 1 << 62:
         raise UsageError(f"state: epoch {fields['epoch']}, unit {fields['unit']}; legal: 0 or more")
-    stands = [Stand.from_json(value) for value in fields.get("stands", [])]
-    if packed and len(stands) != components:
-        raise UsageError(f"state['stands'] is of {len(stands)} datasets, this stream has {components}")
-    return Position(fields["epoch"], fields["unit"], stands), {name: fields[name] for name in described}
+    cursors = [LaneCursors.from_json(value) for value in fields.get("stands", [])]
+    if packed and len(cursors) != components:
+        raise UsageError(f"state['stands'] is of {len(cursors)} datasets, this stream has {components}")
+    return Position(fields["epoch"], fields["unit"], cursors), {name: fields[name] for name in signature}
 
 
 def _fields(value: Any, types: Mapping[str, type], where: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Stamp(NamedTuple):
     device: int
 
 
-class Found(NamedTuple):
+class CheckedBytes(NamedTuple):
     """Checked bytes; the local file that they are a map of, if any; and its stamp from before it was read."""
 
     data: pa.Buffer
@@ -37,7 +37,7 @@ class Found(NamedTuple):
     stamp: Stamp | None
 
 
-class Files:
+class CheckedFiles:
     """Reads the files of a dataset, in one process. May be used by several threads.
 
     A file is hashed once; as long as its stamp stays, it is mapped again without that.
@@ -57,7 +57,7 @@ class Files:
         self._fetcher = Fetcher(stored.folder, count, restful)
         self._checked: dict[Path, Stamp | None] = {}
 
-    def read(self, entry: ShardEntry, patient: bool = True) -> Found:
+    def read(self, entry: ShardEntry, patient: bool = True) -> CheckedBytes:
         """The bytes of a shard's file. Without `patient` a store is asked once.
 
         Raises:
@@ -73,8 +73,8 @@ class Files:
         data = self._fetcher.fetch(entry, patient)
         if self._cache.put(path, data):
             self._checked[path] = stamp_of(path)
-            return self._copy(self._cache, entry, path) or Found(data, None, None)  # a map is no memory of ours
-        return Found(data, None, None)
+            return self._copy(self._cache, entry, path) or CheckedBytes(data, None, None)  # a map is no memory of ours
+        return CheckedBytes(data, None, None)
 
     def is_far(self, entry: ShardEntry) -> bool:
         """Whether reading it would ask the store, and now is the time to ask."""
@@ -87,7 +87,7 @@ class Files:
         path = None if self._folder.path is None else self._folder.path / entry.path
         return path, None if path is None else stamp_of(path)
 
-    def _map(self, entry: ShardEntry) -> Found:
+    def _map(self, entry: ShardEntry) -> CheckedBytes:
         path, stamp = self.stamp(entry)  # before the map: a file that is replaced in between is checked again
         assert path is not None
         data = None
@@ -100,9 +100,9 @@ class Files:
         except FileNotFoundError:
             raise DataError("the file is absent") from None
         self._check(entry, data, path, stamp)
-        return Found(data, path, stamp)
+        return CheckedBytes(data, path, stamp)
 
-    def _copy(self, cache: Cache, entry: ShardEntry, path: Path) -> Found | None:
+    def _copy(self, cache: Cache, entry: ShardEntry, path: Path) -> CheckedBytes | None:
         """The map of a copy in the cache. A damaged one is deleted."""
         stamp = stamp_of(path) if cache.limit else None
         if stamp is None:
@@ -116,7 +116,7 @@ class Files:
         except OSError:  # evicted by another process, or out of reach
             return None
         cache.touch(path, stamp.modified)
-        return Found(data, path, stamp)
+        return CheckedBytes(data, path, stamp)
 
     def _check(self, entry: ShardEntry, data: pa.Buffer, path: Path, stamp: Stamp | None) -> None:
         if stamp is None or self._checked.get(path) != stamp:

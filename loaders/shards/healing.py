@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import numpy as np
 
 from synthshards.dataset.manifest import ShardEntry
 from synthshards.dataset.stored import StoredDataset
 from synthshards.digest import ContentDigest
-from synthshards.errors import DataError, SynthshardsError, UsageError, VersionError, nearest
+from synthshards.errors import DataError, HealWarning, SynthshardsError, UsageError, VersionError, nearest
 from synthshards.formats.base import empty_batch
 from synthshards.pipelines.plan import plan_of
 from synthshards.pipelines.shard import make_shard, thread_buffers
@@ -26,7 +29,7 @@ def check_heal(heal: str) -> str:
     return heal
 
 
-class Generated:
+class RegeneratedShard:
     """The rows of one shard, generated when they are asked for. It has the face of a format's Reader.
 
     Generating is about as fast as decoding, so nothing is kept: memory is that of the rows asked for.
@@ -68,18 +71,80 @@ def check_content(content: str, entry: ShardEntry) -> None:
         )
 
 
-def generated(stored: StoredDataset, shard: int) -> Generated:
-    """The rows of a shard, generated; not yet proved.
+class Healer:
+    """What is read in place of shards whose files cannot be used; it warns once a shard, and proves its rows once.
+
+    Args:
+        stored: the dataset.
+        mode: one of `HEAL`.
 
     Raises:
-        VersionError: they are of a task version that this package does not generate.
+        UsageError: mode is none of them.
     """
-    manifest = stored.manifest
-    try:
-        task = manifest.task()
-    except VersionError as error:
-        raise VersionError(f"{error}, or restore the file") from None
-    return Generated(task, manifest.identity.seed, manifest.identity.split, manifest.shards[shard])
+
+    def __init__(self, stored: StoredDataset, mode: str) -> None:
+        self.mode, self._stored = check_heal(mode), stored
+        self._warned: set[int] = set()
+        self._proved: set[int] = set()
+
+    def regenerated(self, shard: int) -> RegeneratedShard:
+        """The rows of a shard, generated.
+
+        Raises:
+            DataError: they are not those of the manifest.
+            VersionError: they are of a task version that this package does not generate.
+        """
+        reader = self._unproved(shard)
+        self._prove(shard, reader)
+        return reader
+
+    def heal(
+        self, shard: int, problem: SynthshardsError, count: Callable[[str, int], None]
+    ) -> tuple[RegeneratedShard, bool]:
+        """The rows of a shard whose file has a problem, and whether the file was written again.
+
+        Args:
+            count: told of "shards_healed".
+
+        Raises:
+            SynthshardsError: the problem, naming the file, where the mode is "raise".
+            DataError, VersionError: see `regenerated`.
+        """
+        folder, entry = self._stored.folder, self._stored.manifest.shards[shard]
+        where, line = folder.where(entry.path), str(problem)
+        if where not in line:
+            line = f"{where}: {line}"
+        if self.mode == "raise":
+            raise type(problem)(line) from None
+        # In a store that fails, the file may be as it should be.
+        repair = self.mode == "rewrite" and (isinstance(problem, DataError) or folder.is_local)
+        try:
+            reader = self._unproved(shard)
+            obstacle = rewrite(self._stored, shard) if repair else "nothing was written"
+            if repair:
+                self._proved.add(shard)
+            self._prove(shard, reader)
+        except DataError as error:
+            raise type(error)(f"{line}; {error}") from None
+        if shard not in self._warned:
+            self._warned.add(shard)
+            count("shards_healed", 1)
+            done = f"the same rows are generated; {obstacle}" if obstacle else "the file was written again"
+            warnings.warn(f"{line}; {done}", HealWarning, stacklevel=2)
+        return reader, obstacle is None
+
+    def _unproved(self, shard: int) -> RegeneratedShard:
+        manifest = self._stored.manifest
+        try:
+            task = manifest.task()
+        except VersionError as error:
+            raise VersionError(f"{error}, or restore the file") from None
+        return RegeneratedShard(task, manifest.identity.seed, manifest.identity.split, manifest.shards[shard])
+
+    def _prove(self, shard: int, reader: RegeneratedShard) -> None:
+        if shard not in self._proved:
+            reader.prove()
+            self._proved.add(shard)
 
 
 def rewrite(stored: StoredDataset, shard: int) -> str | None:

@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from weakref import ref
 
 from synthshards.dataset.manifest import ShardEntry
 from synthshards.dataset.stored import StoredDataset
-from synthshards.errors import DataError, HealWarning, StorageError, SynthshardsError
+from synthshards.errors import DataError, StorageError, SynthshardsError
 from synthshards.formats import get_format
 from synthshards.kernels.buffers import Pool
 from synthshards.ragged import RaggedBatch
 
-from .checked_files import Files, Stamp, stamp_of
-from .healing import Generated, check_heal, generated, rewrite
-
-#: Threads that fetch ahead.
-THREADS = 4
+from .checked_files import CheckedFiles, Stamp, stamp_of
+from .healing import Healer
+from .prefetch import Prefetcher
 
 
 class Reader(Protocol):
-    """What reads a shard: that of its format, or `healing.Generated`."""
+    """What reads a shard: that of its format, or `healing.RegeneratedShard`."""
 
     rows: int
 
@@ -69,16 +65,12 @@ class _Count:
 class _State:
     """What belongs to one process. After a fork the child takes a new one: locks and threads do not come along."""
 
-    def __init__(self, stored: StoredDataset, count: Callable[[str, int], None], restful: bool) -> None:
+    def __init__(self, files: CheckedFiles, prefetcher: Prefetcher, count: _Count) -> None:
         self.pid = os.getpid()
-        self.count = _Count(count)
-        self.files = Files(stored, self.count, restful)
+        self.files, self.prefetcher, self.count = files, prefetcher, count
         self.lock = threading.Lock()  # of all that follows; never held during input or output
         self.open: OrderedDict[int, _Opened] = OrderedDict()
         self.turns: dict[int, threading.Event] = {}  # shards that a thread is opening
-        self.wanted: deque[int] = deque()  # to be fetched ahead
-        self.threads: list[threading.Thread] = []  # that fetch ahead; some may have ended
-        self.running = 0  # of them
 
 
 def ignore(name: str, n: int) -> None:
@@ -102,7 +94,7 @@ class Shards:
             are hashed), "bytes_fetched" (those of them that came over the network), "shards_opened", "cache_hits",
             "shards_healed", "retries". Must be picklable where this object is to be.
         keep: shards held open; the least recently used is closed first.
-        wanted: columns that are wanted, None: all (generated rows have all).
+        columns: those to read, None: all (generated rows have all).
         pool: where the memory of what is read comes from.
 
     Raises:
@@ -115,20 +107,19 @@ class Shards:
         heal: str = "regenerate",
         count: Callable[[str, int], None] = ignore,
         keep: int = 64,
-        wanted: Collection[str] | None = None,
+        columns: Collection[str] | None = None,
         pool: Pool | None = None,
     ) -> None:
         assert keep > 0, keep
-        self._stored, self._mode, self._count, self._keep = stored, check_heal(heal), count, keep
-        self._wanted, self._pool = wanted, pool
+        self._stored, self._count, self._keep = stored, count, keep
+        self._columns, self._pool = columns, pool
+        self._healer = Healer(stored, heal)
         self._alone = None if stored.by_name and heal == "regenerate" else False  # None: not yet looked
-        self._warned: set[int] = set()
-        self._proved: set[int] = set()
         self._closed = False
         self._own = self._new_state()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shards, (self._stored, self._mode, self._count, self._keep, self._wanted, self._pool)
+        return Shards, (self._stored, self._healer.mode, self._count, self._keep, self._columns, self._pool)
 
     def read(self, shard: int, start: int, stop: int) -> RaggedBatch:
         """Rows start..stop-1 of a shard, counted from its own first row (0 ≤ start ≤ stop ≤ rows).
@@ -160,31 +151,16 @@ class Shards:
         if self._stored.folder.is_local or self._closed or self._alone:
             return
         with state.lock:
-            for shard in shards:
-                if len(state.wanted) >= self._keep:
-                    break
-                if shard not in state.open and shard not in state.turns and shard not in state.wanted:
-                    state.wanted.append(shard)
-            # Not daemons, which the end of the program stops in the midst of a file of the cache, or of pyarrow. They
-            # end by themselves when nothing is left to fetch, when this object is gone, and when the main thread ends.
-            made = [
-                threading.Thread(target=_fetch_ahead, args=(ref(self),), name="synthshards-prefetch")
-                for _ in range(min(len(state.wanted), THREADS - state.running))
-            ]
-            state.running += len(made)
-            state.threads = [thread for thread in state.threads if thread.is_alive()] + made
-            for thread in made:
-                thread.start()
+            missing = [shard for shard in shards if shard not in state.open and shard not in state.turns]
+        state.prefetcher.want(missing)
 
     def close(self) -> None:
         """Close all shards, and wait for the fetches in progress; none is begun any more, reading goes on to work."""
         state = self._state
         self._closed = True
         with state.lock:
-            state.wanted.clear()
             state.open.clear()
-        for thread in state.threads:
-            thread.join()
+        state.prefetcher.close()
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
@@ -195,7 +171,9 @@ class Shards:
         return self._own
 
     def _new_state(self) -> _State:
-        return _State(self._stored, self._count, restful=self._mode != "raise")
+        count = _Count(self._count)
+        files = CheckedFiles(self._stored, count, restful=self._healer.mode != "raise")
+        return _State(files, Prefetcher(self._fetch, self._keep), count)
 
     def _entry(self, shard: int) -> ShardEntry:
         return self._stored.manifest.shards[shard]
@@ -229,9 +207,7 @@ class Shards:
     def _open(self, state: _State, shard: int) -> _Opened:
         entry = self._entry(shard)
         if entry.sha256 is None or self._stands_alone():
-            reader = generated(self._stored, shard)
-            self._prove(shard, reader)
-            return _Opened(reader)
+            return _Opened(self._healer.regenerated(shard))
         before = state.files.stamp(entry)
         try:
             return self._open_stored(state, shard)
@@ -251,33 +227,18 @@ class Shards:
     def _open_stored(self, state: _State, shard: int, patient: bool = True) -> _Opened:
         """The shard from its file; `DataError` or `StorageError` where that cannot be."""
         entry, manifest = self._entry(shard), self._stored.manifest
-        found = state.files.read(entry, patient)
+        checked = state.files.read(entry, patient)
         reader: Reader = get_format(manifest.layout.format).reader(
-            found.data, manifest.columns, self._wanted, self._pool
+            checked.data, manifest.columns, self._columns, self._pool
         )
         if reader.rows != entry.stop - entry.start:
             raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
         state.count("shards_opened")
-        return _Opened(reader, found.path, found.stamp)
+        return _Opened(reader, checked.path, checked.stamp)
 
-    def _fetch_next(self) -> bool:
-        """Fetch a shard that is wanted; False when there is none, or the program ends: then the thread does, too."""
-        state = self._state
-        with state.lock:
-            if not state.wanted or not threading.main_thread().is_alive():
-                state.running -= 1  # here, so that what is wanted from now on gets a thread of its own
-                return False
-            shard = state.wanted.popleft()
-        try:
-            self._fetch(state, shard)
-        except BaseException:
-            with state.lock:
-                state.running -= 1
-            raise
-        return True
-
-    def _fetch(self, state: _State, shard: int) -> None:
-        entry = self._entry(shard)
+    def _fetch(self, shard: int) -> None:
+        """Open a shard whose file is far, before it is asked for."""
+        state, entry = self._state, self._entry(shard)
         if entry.sha256 is None or self._stands_alone() or not state.files.is_far(entry):
             return
         with _turn(state, shard) as mine:
@@ -290,40 +251,12 @@ class Shards:
                     if not self._closed:
                         self._hold(state, shard, opened)
 
-    # Healing ----------------------------------------------------------------------------------------------------------
-
-    def _prove(self, shard: int, reader: Generated) -> None:
-        """Raise `DataError` unless the rows are those of the manifest. That they are is found out once."""
-        if shard not in self._proved:
-            reader.prove()
-            self._proved.add(shard)
-
     def _heal(
         self, state: _State, shard: int, problem: SynthshardsError, before: tuple[Path | None, Stamp | None]
     ) -> _Opened:
         """What to read in place of a shard that cannot be read; `before` are its path and stamp from before."""
-        folder, entry = self._stored.folder, self._entry(shard)
-        where, line = folder.where(entry.path), str(problem)
-        if where not in line:
-            line = f"{where}: {line}"
-        if self._mode == "raise":
-            raise type(problem)(line) from None
-        # In a store that fails, the file may be as it should be.
-        repair = self._mode == "rewrite" and (isinstance(problem, DataError) or folder.is_local)
-        try:
-            reader = generated(self._stored, shard)
-            obstacle = rewrite(self._stored, shard) if repair else "nothing was written"
-            if repair:
-                self._proved.add(shard)
-            self._prove(shard, reader)
-        except DataError as error:
-            raise type(error)(f"{line}; {error}") from None
-        if shard not in self._warned:
-            self._warned.add(shard)
-            state.count("shards_healed")
-            done = f"the same rows are generated; {obstacle}" if obstacle else "the file was written again"
-            warnings.warn(f"{line}; {done}", HealWarning, stacklevel=2)
-        if obstacle is None:
+        reader, whole_again = self._healer.heal(shard, problem, state.count)
+        if whole_again:
             try:
                 return self._open_stored(state, shard, patient=False)
             except (DataError, StorageError):  # whatever it is, the rows are at hand
@@ -346,9 +279,3 @@ def _turn(state: _State, shard: int) -> Iterator[bool]:
             if state.turns.get(shard) is own:
                 del state.turns[shard]
         own.set()
-
-
-def _fetch_ahead(owner: ref[Shards]) -> None:
-    """What a thread of `prefetch` does. Between two shards it holds nothing, so that it ends with their owner."""
-    while (shards := owner()) is not None and shards._fetch_next():
-        del shards

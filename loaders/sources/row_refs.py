@@ -1,7 +1,7 @@
 """Rows picked from anywhere, without copying them: blocks of rows, and which row of which block comes when.
 
 A kernel that fills a batch reads rows from the blocks they lie in, in whatever order is asked for. Blocks come and go,
-so it is given the rows' addresses; `Rows` holds the blocks meanwhile.
+so it is given the rows' addresses; `RowRefs` holds the blocks meanwhile.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Block:
         self.addresses = [a.__array_interface__["data"][0] for a in self.held]
 
 
-class Rows:
+class RowRefs:
     """n rows in the order asked for, lying in blocks. Addresses are good for as long as this object is held.
 
     Attributes:
@@ -119,11 +119,11 @@ class Rows:
         return len(self.index)
 
     @staticmethod
-    def of(index: np.ndarray, batch: RaggedBatch) -> Rows:
+    def of(index: np.ndarray, batch: RaggedBatch) -> RowRefs:
         """All rows of one batch, in its order."""
         n = len(index)
         assert len(batch) == n, "a row an index"
-        return Rows(index, [Block(batch)], np.zeros(n, np.int64), np.arange(n, dtype=np.int64))
+        return RowRefs(index, [Block(batch)], np.zeros(n, np.int64), np.arange(n, dtype=np.int64))
 
     def fact(self, name: str, at: int) -> Any:
         """A column of row `at`, as a Python value."""

@@ -17,7 +17,7 @@ from synthshards.ragged import BLOCK_ROWS, RaggedBatch, concat
 from synthshards.tasks.task import Buffers, Task
 
 from ..shards.reader import Shards
-from .row_refs import Block, Rows
+from .row_refs import Block, RowRefs
 
 #: Rows that are worth a thread of their own, and threads at most.
 _SPLIT, _PARTS = 256, 16
@@ -54,11 +54,11 @@ class Source(Protocol):
 
     looks_ahead: bool
 
-    def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
+    def take(self, indices: np.ndarray, threads: Executor | None = None) -> RowRefs:
         """The rows of `indices` (uint64 [n]) in that order.
 
         Args:
-            pool: threads to share the work among.
+            threads: to share the work among.
         """
 
     def raw(self, start: int, count: int) -> RaggedBatch:
@@ -85,7 +85,7 @@ class Pooled(Buffers):
         return self._pool.empty(size, dtype)
 
 
-class Generated:
+class GeneratedSource:
     """Rows of (task, seed, split), made when they are asked for.
 
     Args:
@@ -99,14 +99,14 @@ class Generated:
         self.task, self.key, self.convert = task, task.key(seed, split), convert
         self.identity, self._buffers = task.identity(seed, split), Pooled(pool)
 
-    def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
-        parts = max(1, min(_PARTS, len(indices) // _SPLIT)) if pool is not None else 1
-        if pool is None or parts == 1:
-            return Rows.of(indices, self._make(indices))
+    def take(self, indices: np.ndarray, threads: Executor | None = None) -> RowRefs:
+        parts = max(1, min(_PARTS, len(indices) // _SPLIT)) if threads is not None else 1
+        if threads is None or parts == 1:
+            return RowRefs.of(indices, self._make(indices))
         cuts = np.array_split(indices, parts)
-        blocks = [Block(batch) for batch in pool.map(self._make, cuts)]
+        blocks = [Block(batch) for batch in threads.map(self._make, cuts)]
         part = np.repeat(np.arange(parts), [len(cut) for cut in cuts])
-        return Rows(indices, blocks, part, np.concatenate([np.arange(len(cut)) for cut in cuts]))
+        return RowRefs(indices, blocks, part, np.concatenate([np.arange(len(cut)) for cut in cuts]))
 
     def _make(self, indices: np.ndarray) -> RaggedBatch:
         batch = self.task.generate(self.key, np.ascontiguousarray(indices, dtype=np.uint64), self._buffers)
@@ -125,7 +125,7 @@ class Generated:
         """Nothing runs."""
 
 
-class Stored:
+class StoredSource:
     """Rows of a stored dataset, read by blocks of 1,024 and kept while they are in use.
 
     Args:
@@ -134,7 +134,7 @@ class Stored:
         count: called with what is to be counted, and how many.
         pool: what rows lie in.
         convert: what turns text rows into token rows.
-        wanted: columns that are wanted, None: all.
+        columns: those to read, None: all.
     """
 
     def __init__(
@@ -144,10 +144,10 @@ class Stored:
         count: Callable[[str, int], None],
         pool: Pool,
         convert: Convert | None = None,
-        wanted: Collection[str] | None = None,
+        columns: Collection[str] | None = None,
     ) -> None:
-        self.stored, self.convert, self._count, self._wanted = stored, convert, count, wanted
-        self.shards = Shards(stored, heal=heal, count=count, wanted=wanted, pool=pool)
+        self.stored, self.convert, self._count, self._columns = stored, convert, count, columns
+        self.shards = Shards(stored, heal=heal, count=count, columns=columns, pool=pool)
         self.looks_ahead = not stored.folder.is_local
         self._starts = np.array([entry.start for entry in stored.manifest.shards], np.int64)
         self._rows = stored.manifest.examples
@@ -161,13 +161,13 @@ class Stored:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _blocks=OrderedDict(), _lock=threading.Lock())
 
-    def take(self, indices: np.ndarray, pool: Executor | None = None) -> Rows:
-        given = indices.astype(np.int64)
-        numbers, part, row = (np.empty(len(given), np.int64) for _ in range(3))
-        numbers = numbers[: _blocks_of(given, numbers, part, row)]
+    def take(self, indices: np.ndarray, threads: Executor | None = None) -> RowRefs:
+        index = indices.astype(np.int64)
+        numbers, part, row = (np.empty(len(index), np.int64) for _ in range(3))
+        numbers = numbers[: _blocks_of(index, numbers, part, row)]
         self._room = max(self._room, len(numbers) + 2)
-        blocks = list((pool.map if pool is not None else map)(self._block, numbers.tolist()))
-        return Rows(given, blocks, part, row)
+        blocks = list((threads.map if threads is not None else map)(self._block, numbers.tolist()))
+        return RowRefs(index, blocks, part, row)
 
     def raw(self, start: int, count: int) -> RaggedBatch:
         parts, at, stop = [], start, start + count
@@ -176,8 +176,8 @@ class Stored:
             entry = self.stored.manifest.shards[shard]
             end = min(stop, entry.stop)
             batch = self.shards.read(shard, at - entry.start, end - entry.start)
-            if self._wanted is not None:  # a healed shard's rows have all columns
-                batch = RaggedBatch({name: column for name, column in batch.columns.items() if name in self._wanted})
+            if self._columns is not None:  # a healed shard's rows have all of them
+                batch = RaggedBatch({name: column for name, column in batch.columns.items() if name in self._columns})
             parts.append(batch)
             at = end
         return concat(parts)

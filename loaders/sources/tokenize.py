@@ -29,14 +29,15 @@ class TextTokens:
     """
 
     def __init__(self, tokenizer: Any, *, join: bool = False, spans: bool = False) -> None:
-        given = _load(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
-        self.backend = getattr(given, "backend_tokenizer", given)
+        if isinstance(tokenizer, str | Path):
+            tokenizer = _load(tokenizer)
+        self.backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         if not hasattr(self.backend, "encode_batch"):
-            raise UsageError(f"tokenizer is a {type(given).__name__}; legal: a fast tokenizer, or a path of one")
+            raise UsageError(f"tokenizer is a {type(tokenizer).__name__}; legal: a fast tokenizer, or a path of one")
         self.spans = spans
         self.eos: int | None = None
         if join:
-            self.eos = getattr(given, "eos_token_id", None)
+            self.eos = getattr(tokenizer, "eos_token_id", None)
             for name in _EOS if self.eos is None else ():
                 self.eos = self.backend.token_to_id(name) if self.eos is None else self.eos
             if self.eos is None:
@@ -48,11 +49,11 @@ class TextTokens:
     def __call__(self, batch: RaggedBatch) -> RaggedBatch:
         """`input_ids` list<uint32> and `loss_mask` (all true) before the columns of `batch`."""
         texts = batch.columns["text"].tolist()
-        found = self.backend.encode_batch(texts, add_special_tokens=False)
+        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
         end = [] if self.eos is None else [self.eos]
-        ids = [encoding.ids + end for encoding in found]
-        offsets = offsets_of(np.array([len(some) for some in ids], np.int64))
-        flat = np.fromiter((token for some in ids for token in some), np.uint32, int(offsets[-1]))
+        ids = [encoding.ids + end for encoding in encodings]
+        offsets = offsets_of(np.array([len(row) for row in ids], np.int64))
+        flat = np.fromiter((token for row in ids for token in row), np.uint32, int(offsets[-1]))
         columns = {
             "input_ids": Column("list<uint32>", flat, offsets),
             "loss_mask": Column("list<bool>", np.ones(len(flat), np.bool_), offsets),
@@ -60,9 +61,9 @@ class TextTokens:
         }
         if self.spans and "spans" in columns:
             spans = batch.columns["spans"].tolist()
-            values = [token_spans(some, encoding.offsets) for some, encoding in zip(spans, found, strict=True)]
-            lengths = np.array([len(some) for some in values], np.int64)
-            joined = np.array([n for some in values for n in some], np.int32)
+            values = [token_spans(row, encoding.offsets) for row, encoding in zip(spans, encodings, strict=True)]
+            lengths = np.array([len(row) for row in values], np.int64)
+            joined = np.array([place for row in values for place in row], np.int32)
             columns["spans"] = Column("list<int32>", joined, offsets_of(lengths))
         return RaggedBatch(columns)
 

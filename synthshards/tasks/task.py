@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from operator import index
 from typing import Any, ClassVar, TypeAlias
 
@@ -209,12 +208,12 @@ class Task:
             UsageError: torch is not installed.
         """
         try:
-            make: Callable[..., Any] = import_module("synthshards.loaders.iterable").TaskIterable
-        except ModuleNotFoundError as error:
+            from .. import TaskIterable  # a public name of the package, which alone knows that it needs torch
+        except ImportError as error:
             if error.name != "torch":
                 raise
             raise UsageError("iterable() needs torch; install it with: pip install 'synthshards[torch]'") from None
-        return make(self, seed, num_examples)
+        return TaskIterable(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
         """One row drawn from the caller's generator: deterministic in it, unrelated to `example` (world of seed 0).

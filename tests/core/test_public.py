@@ -105,7 +105,7 @@ def test_a_name_loads_no_more_than_it_needs(name: str | None) -> None:
     """`import synthshards` costs nothing; errors and the batch cost no compiler; nothing in the core costs torch."""
     use = f"synthshards.{name}" if name else "None"
     loaded = set(fresh(f"import sys, synthshards; {use}; print(*sys.modules)").split())
-    assert ("torch" in loaded) == (name == "open_dataset")
+    assert ("torch" in loaded) == (name in ("TaskIterable", "open_dataset"))
     if name is None:
         assert not loaded & {"numpy", "numba", "pyarrow", "click", "msgspec"}
         assert {module for module in loaded if module.startswith("synthshards")} == {"synthshards"}

@@ -18,7 +18,7 @@ from synthshards.dataset.stored import open_stored
 from synthshards.errors import DataError, HealWarning, StorageError, VersionError
 from synthshards.formats.parquet import file as parquet
 from synthshards.loaders.open_dataset import open_dataset
-from synthshards.loaders.shards.healing import Generated
+from synthshards.loaders.shards.healing import RegeneratedShard
 from synthshards.pipelines.verify import verify
 from synthshards.storage.local import LocalFolder
 
@@ -258,8 +258,8 @@ def test_whoever_makes_the_warning_an_error_gets_it_once(out: str) -> None:
 
 def test_the_proof_is_made_once(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(Path(out) / MIDDLE, "absent")
-    proofs, prove = [], Generated.prove
-    monkeypatch.setattr(Generated, "prove", lambda self: (proofs.append(1), prove(self)))
+    proofs, prove = [], RegeneratedShard.prove
+    monkeypatch.setattr(RegeneratedShard, "prove", lambda self: (proofs.append(1), prove(self)))
     shards, _ = opened(out, keep=1)
     with pytest.warns(HealWarning):
         assert right(shards)

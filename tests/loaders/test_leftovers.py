@@ -28,7 +28,7 @@ from synthshards import open_dataset
 from synthshards.kernels.buffers import Pool
 from synthshards.loaders.batching.tensors import Memory
 from synthshards.loaders.dataset import Dataset
-from synthshards.loaders.sources.source import Stored
+from synthshards.loaders.sources.source import StoredSource
 
 OPTIONS: list[dict[str, Any]] = [{}, {"packing": "concat", "seq_len": 64}]
 
@@ -265,7 +265,7 @@ def test_streams_look_ahead_where_shards_are_far(far: bool, folder: str, monkeyp
     dataset, asked = open_dataset(folder), []
     assert isinstance(dataset, Dataset)
     assert dataset.stored is not None
-    monkeypatch.setattr(Stored, "ahead", lambda self, indices: asked.append(len(indices)))
+    monkeypatch.setattr(StoredSource, "ahead", lambda self, indices: asked.append(len(indices)))
     monkeypatch.setattr(type(dataset.stored.folder), "is_local", not far)
     assert len(list(dataset.batches(100))) == 30
     assert (sum(asked) == 3000) if far else (asked == [])

@@ -25,7 +25,7 @@ from shard_parts import ROWS, build, opened, right, same, wanted
 
 from synthshards.errors import DataError, HealWarning, StorageError
 from synthshards.loaders.shards import download as fetching
-from synthshards.loaders.shards import reader as module
+from synthshards.loaders.shards import prefetch as module
 from synthshards.loaders.shards.cache import Cache
 from synthshards.loaders.shards.reader import Shards
 

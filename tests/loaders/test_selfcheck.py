@@ -12,10 +12,10 @@ import pytest
 from helpers import Ended
 from small_datasets import make
 
-from synthshards.loaders import stream
-from synthshards.loaders.batching import context as making
-from synthshards.loaders.batching import lanes as packer
-from synthshards.loaders.order import shuffle as order
+from synthshards.loaders.batching.context import BatchContext
+from synthshards.loaders.batching.lanes import Packer
+from synthshards.loaders.order.shuffle import Order
+from synthshards.loaders.stream import Stream
 
 
 @pytest.fixture
@@ -39,27 +39,27 @@ def test_all_is_well(folder: str, cli: Callable[..., Ended]) -> None:
 
 
 def lose_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = order.Order.indices
-    monkeypatch.setattr(order.Order, "indices", lambda self, e, p: np.where((r := real(self, e, p)) == 5, 6, r))
+    real = Order.indices
+    monkeypatch.setattr(Order, "indices", lambda self, e, p: np.where((r := real(self, e, p)) == 5, 6, r))
 
 
 def give_one_rank_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making.Making, "part", lambda self, n: (0, n if self.options.world_size == 1 else n // 4))
+    monkeypatch.setattr(BatchContext, "rank_part", lambda self, n: (0, n if self.options.world_size == 1 else n // 4))
 
 
 def forget_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = stream.Stream.state_dict
-    monkeypatch.setattr(stream.Stream, "state_dict", lambda self: {**real(self), "unit": 0})
+    real = Stream.state_dict
+    monkeypatch.setattr(Stream, "state_dict", lambda self: {**real(self), "unit": 0})
 
 
 def drop_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = packer.Packer.plan
+    real = Packer.plan
 
     def plan(self: Any, lanes: np.ndarray) -> Any:
         real(self, lanes[:1])
         return real(self, lanes)
 
-    monkeypatch.setattr(packer.Packer, "plan", plan)
+    monkeypatch.setattr(Packer, "plan", plan)
 
 
 @pytest.mark.parametrize(

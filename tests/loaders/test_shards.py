@@ -177,7 +177,7 @@ def test_pickling_keeps_the_options(built: str) -> None:
     shards, _ = opened(built, heal="raise", keep=3)
     assert right(shards)
     copy = pickle.loads(pickle.dumps(shards))
-    assert (copy._mode, copy._keep) == ("raise", 3)
+    assert (copy._healer.mode, copy._keep) == ("raise", 3)
     assert right(copy)
 
 

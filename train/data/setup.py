@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from synthshards.errors import UsageError
-from synthshards.loaders.dataset import Dataset, Mixture
+from synthshards.loaders.dataset import Dataset
+from synthshards.loaders.mixture import Mixture
 from synthshards.loaders.stream import Stream
 
 from ..config.options import DataOptions, EvalOptions, TrainOptions

@@ -15,7 +15,8 @@ from typing import Any
 from synthshards import make_task, open_dataset
 from synthshards.catalog import TASKS
 from synthshards.errors import UsageError, nearest
-from synthshards.loaders.dataset import Dataset, Mixture
+from synthshards.loaders.dataset import Dataset
+from synthshards.loaders.mixture import Mixture
 from synthshards.tasks.task import Task
 from synthshards.tokenizer import write_tokenizer
 
