@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers import python
 
 from synthshards.catalog import make_task
 from synthshards.dataset.manifest import ShardEntry
@@ -302,3 +303,14 @@ def test_the_bare_command_shows_its_help(cli: Callable[..., Any]) -> None:
     ended = cli("cache")
     assert ended.code == 0
     assert "synthshards cache clear" in ended.out
+
+
+NO_TORCH = "import sys; sys.modules['torch'] = None; from synthshards.cli import main; main()"
+
+
+def test_it_works_without_torch_and_its_neighbour_says_what_it_needs(tmp_path: Path) -> None:
+    ended = python("-c", NO_TORCH, "cache", "ls", SYNTHSHARDS_CACHE=str(tmp_path))
+    assert ended.stdout == f"{tmp_path}/shards: 0 files, 0 bytes of at most 10,000,000,000 bytes\n"
+    ended = python("-c", NO_TORCH, "loaders-check", "depo", check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: loaders-check needs torch; install it with: pip install 'synthshards[torch]'\n"

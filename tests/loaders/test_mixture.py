@@ -1,4 +1,4 @@
-"""Mixtures: each component its share to within one row, its own order unchanged, in every world."""
+"""Mixtures: each component its share to within one row, its own order unchanged, for every number of ranks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from loading import all_of, joined, some_of
 
 from synthshards import UsageError, open_dataset
+from synthshards.loaders.batching.packing import PACKINGS
 from synthshards.loaders.order.mixing import LARGEST_SUM, Schedule, integer_weights
 
 WEIGHTS = st.lists(st.integers(1, 60), min_size=1, max_size=6)
@@ -87,7 +88,7 @@ def parts(first: int | None = 300, second: int | None = 200) -> list[Any]:
     return [open_dataset("depo", N=12, num_examples=first), open_dataset("mano", L=3, num_examples=second)]
 
 
-@pytest.mark.parametrize("packing", ["pad", "concat", "paper", "best-fit"])
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_components_keep_their_own_order(packing: str, shuffle: bool) -> None:
     options = {"packing": packing, "seq_len": 400 if packing == "pad" else 80, "shuffle": shuffle, "lanes": 8}
@@ -111,14 +112,17 @@ def test_components_keep_their_own_order(packing: str, shuffle: bool) -> None:
 
 @pytest.mark.parametrize("packing", ["pad", "concat", "best-fit"])
 @pytest.mark.parametrize("exhaustion", ["stop", "repeat"])
-@pytest.mark.parametrize("world", [2, 5])
-def test_ranks_together_give_the_batches_of_one(packing: str, exhaustion: str, world: int) -> None:
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_ranks_together_give_the_batches_of_one(packing: str, exhaustion: str, world_size: int) -> None:
     ds = open_dataset(list(zip(parts(90, 40), (0.7, 0.3), strict=True)), exhaustion=exhaustion)
     options = {"packing": packing, "seq_len": 400 if packing == "pad" else 80, "shuffle": exhaustion == "stop"}
     count = 30
     alone = some_of(ds.batches(10, **options), count)
     assert (len(alone) == count) == (exhaustion == "repeat")
-    assert joined([some_of(ds.batches(10, rank=r, world_size=world, **options), count) for r in range(world)]) == alone
+    assert (
+        joined([some_of(ds.batches(10, rank=r, world_size=world_size, **options), count) for r in range(world_size)])
+        == alone
+    )
 
 
 def test_repeating_components_run_on_into_their_epochs() -> None:

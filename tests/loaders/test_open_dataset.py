@@ -18,6 +18,7 @@ from small_datasets import FORMATS, SMALL, make
 
 import synthshards
 from synthshards import UsageError, make_task, open_dataset
+from synthshards.loaders.batching.packing import PACKINGS
 
 ROWS = 2500
 
@@ -32,7 +33,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return make(tmp_path_factory.mktemp("stored") / "out", examples=ROWS, shard_examples=shard, format=kind)
 
 
-@pytest.mark.parametrize("packing", ["pad", "concat", "paper", "best-fit"])
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("repeat", [False, True])
 def test_shards_stream_what_generation_streams(folder: str, packing: str, shuffle: bool, repeat: bool) -> None:

@@ -1,9 +1,10 @@
-"""Packed streams: equal to a plain-Python packer, for every world, and losing no row."""
+"""Packed streams: equal to a plain-Python packer, for every number of ranks, and losing no row."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import reference_loading as plain
@@ -11,8 +12,8 @@ import torch
 from loading import all_of, joined, lists, packed, rows_of, some_of
 
 from synthshards import open_dataset
+from synthshards.loaders.batching.packing import MODES, PACKINGS, Packing
 
-MODES = ("concat", "paper", "best-fit")
 ROWS = 700
 
 
@@ -53,16 +54,18 @@ def test_dtypes_and_shapes_are_those_promised() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", [2, 3, 8])
+@pytest.mark.parametrize("world_size", [2, 3, 8])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_one_pass_ends_at_the_same_batch_on_every_rank(mode: str, world: int, drop_last: bool) -> None:
+def test_one_pass_ends_at_the_same_batch_on_every_rank(mode: str, world_size: int, drop_last: bool) -> None:
     options = {"batch_size": 24, "packing": mode, "seq_len": 96, "drop_last": drop_last, "shuffle": True}
     ds = small()
     alone = all_of(ds.batches(**options))
     sizes = [len(batch["index"]) for batch in alone]
     assert set(sizes[:-1]) == {24}
     assert (sizes[-1] == 24) == drop_last
-    assert joined([all_of(ds.batches(**options, rank=rank, world_size=world)) for rank in range(world)]) == alone
+    assert (
+        joined([all_of(ds.batches(**options, rank=rank, world_size=world_size)) for rank in range(world_size)]) == alone
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -106,15 +109,15 @@ def endless_lanes(ds: Any, rows: list[plain.Row], mode: str, seq_len: int, lanes
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("world", [1, 2])
-def test_endless_packing_follows_lanes_into_their_next_epochs(mode: str, shuffle: bool, world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_endless_packing_follows_lanes_into_their_next_epochs(mode: str, shuffle: bool, world_size: int) -> None:
     count, lanes = 2500, 2  # at least 1,024 rows a lane, so that there are lanes
     ds = small(count, "mano-10", L=3)
     rows = rows_of(ds, count)
     orders = [plain.order(ds.fingerprint, count, 0, e, lanes) if shuffle else range(count) for e in range(3)]
     expected = endless_lanes(ds, rows, mode, 200, lanes, lambda e: orders[e], 150)
-    stream_options = {"packing": mode, "seq_len": 200, "repeat": True, "shuffle": shuffle, "world_size": world}
-    parts = [some_of(ds.batches(2, rank=rank, **stream_options), 150) for rank in range(world)]
+    stream_options = {"packing": mode, "seq_len": 200, "repeat": True, "shuffle": shuffle, "world_size": world_size}
+    parts = [some_of(ds.batches(2, rank=rank, **stream_options), 150) for rank in range(world_size)]
     assert len({i for line in expected[0] for i in line["index"]} - {-1}) >= 1250, "more than one epoch of the lane"
     for g, batch in enumerate(joined(parts)):
         for v in range(lanes):
@@ -168,3 +171,9 @@ def test_tensors_are_never_written_again_while_they_are_held() -> None:
     for view, array, copy in held:
         assert view.tolist() == copy["input_ids"][2:3]
         assert array.tolist() == copy["labels"]
+
+
+def test_every_mode_is_named_once_and_told_of() -> None:
+    assert tuple(PACKINGS) == get_args(Packing) == ("pad", *MODES)
+    page = (Path(__file__).parents[2] / "docs/loading.md").read_text()
+    assert [mode for mode in MODES if f'\n- **`"{mode}"`**' not in page] == []

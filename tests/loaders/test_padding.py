@@ -1,4 +1,4 @@
-"""Padded streams: equal to a plain-Python loader, for every world, and at the end of an epoch."""
+"""Padded streams: equal to a plain-Python loader, for every number of ranks, and at the end of an epoch."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def test_dtypes_and_shapes_are_those_promised() -> None:
     }
 
 
-@pytest.mark.parametrize("world", [2, 3, 8])
+@pytest.mark.parametrize("world_size", [2, 3, 8])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_ranks_together_give_the_batches_of_one(world: int, shuffle: bool, drop_last: bool) -> None:
+def test_ranks_together_give_the_batches_of_one(world_size: int, shuffle: bool, drop_last: bool) -> None:
     options = {"batch_size": 24, "seq_len": SEQ, "shuffle": shuffle, "drop_last": drop_last}
     ds = small(1000)
     alone = all_of(ds.batches(**options))
     assert len(alone) == len(ds.batches(**options)) == (41 if drop_last else 42)
     assert [len(batch["index"]) for batch in alone[:41]] == [24] * 41
-    parts = [all_of(ds.batches(**options, rank=rank, world_size=world)) for rank in range(world)]
+    parts = [all_of(ds.batches(**options, rank=rank, world_size=world_size)) for rank in range(world_size)]
     assert joined(parts) == alone
 
 

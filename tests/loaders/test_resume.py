@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from synthshards import UsageError, open_dataset
+from synthshards.loaders.batching.packing import PACKINGS
 
-PACKINGS = ("pad", "concat", "paper", "best-fit")
 SEQ = 400
 
 
@@ -40,11 +40,11 @@ def rows_of(batches: list[dict[str, Any]]) -> list[Any]:
     return [tuple(map(str, line)) for batch in batches for line in zip(*(batch[n] for n in names), strict=True)]
 
 
-def run(ds: Any, batch_size: int, world: int, states: Any, count: int, options: dict[str, Any]) -> tuple[Any, Any]:
+def run(ds: Any, batch_size: int, world_size: int, states: Any, count: int, options: dict[str, Any]) -> tuple[Any, Any]:
     """`count` batches of all ranks from a state on, and the ranks' states then."""
     parts, after = [], []
-    for rank in range(world):
-        stream = ds.batches(batch_size, rank=rank, world_size=world, **options)
+    for rank in range(world_size):
+        stream = ds.batches(batch_size, rank=rank, world_size=world_size, **options)
         if states is not None:
             stream.load_state_dict(json.loads(json.dumps(states)))
         parts.append(some_of(stream, count))
@@ -56,7 +56,7 @@ def run(ds: Any, batch_size: int, world: int, states: Any, count: int, options: 
 @given(data=st.data())
 def test_a_stream_cut_anywhere_goes_on_in_any_world(data: Any) -> None:
     kind = data.draw(st.sampled_from(["1", "40", "500", "2600", "endless", "mixture", "repeating mixture"]))
-    packing = data.draw(st.sampled_from(PACKINGS))
+    packing = data.draw(st.sampled_from(list(PACKINGS)))
     repeat = data.draw(st.booleans()) and kind != "endless"
     endless = repeat or kind in ("endless", "repeating mixture")
     shuffle = data.draw(st.booleans()) and kind != "endless" and "repeating" not in kind
@@ -70,10 +70,10 @@ def test_a_stream_cut_anywhere_goes_on_in_any_world(data: Any) -> None:
     found: list[Any] = []
     states: Any = None
     for _ in range(data.draw(st.integers(1, 4))):
-        world = data.draw(st.sampled_from([1, 2, 3]))
-        size = world * data.draw(st.integers(1, 6))
+        world_size = data.draw(st.sampled_from([1, 2, 3]))
+        size = world_size * data.draw(st.integers(1, 6))
         count = data.draw(st.integers(0, 5))
-        batches, after = run(ds, size, world, states, count, options)
+        batches, after = run(ds, size, world_size, states, count, options)
         found += rows_of(batches)
         # Endless packing over lanes: each rank knows its own. Otherwise any rank's state will do.
         states = after if packing != "pad" and endless else data.draw(st.sampled_from(after))

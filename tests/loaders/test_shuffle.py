@@ -67,20 +67,20 @@ def test_seed_fingerprint_lanes_and_epoch_each_make_another_order(change: dict[s
     assert (one == other).mean() < 0.01
 
 
-def opens(order: Order, rows: int, batch: int, world: int, rank: int, shard: int) -> tuple[float, float]:
+def opens(order: Order, rows: int, batch: int, world_size: int, rank: int, shard: int) -> tuple[float, float]:
     """Blocks and shards that a rank opens in an epoch, as multiples of its fair share."""
-    part = batch // world
+    part = batch // world_size
     positions = (np.arange(0, rows - batch + 1, batch)[:, None] + rank * part + np.arange(part)[None, :]).reshape(-1)
     found = order.indices(0, positions).astype(np.int64)
     blocks, shards = len(np.unique(found // BLOCK_ROWS)), len(np.unique(found // shard))
-    return blocks * world / (rows / BLOCK_ROWS), shards * world / (rows / shard)
+    return blocks * world_size / (rows / BLOCK_ROWS), shards * world_size / (rows / shard)
 
 
-@pytest.mark.parametrize("world", [1, 2, 8])
-def test_a_shuffled_rank_reads_only_its_share(world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 8])
+def test_a_shuffled_rank_reads_only_its_share(world_size: int) -> None:
     rows, shard = 64 * 16_384, 16_384
-    for rank in (0, world - 1):
-        blocks, shards = opens(make(rows, 64), rows, 64, world, rank, shard)
+    for rank in (0, world_size - 1):
+        blocks, shards = opens(make(rows, 64), rows, 64, world_size, rank, shard)
         assert blocks < 1.01
         assert shards < 1.2
 

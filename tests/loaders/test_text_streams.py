@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from synthshards import UsageError, make_task, open_dataset
+from synthshards.loaders.batching.packing import MODES
 from synthshards.loaders.sources.tokenize import TextTokens
 from synthshards.tasks.capo.biography import SPANS
 from synthshards.tokenizer import write_tokenizer
@@ -60,7 +61,7 @@ def test_padded_batches_and_facts(tokenizer: Any) -> None:
         assert batch["birth_city"][r] == row["birth_city"]
 
 
-@pytest.mark.parametrize("packing", ["concat", "paper", "best-fit"])
+@pytest.mark.parametrize("packing", MODES)
 def test_windows_hold_entries_joined_by_eos(tokenizer: Any, packing: str) -> None:
     ds = capo()
     end = tokenizer.eos_token_id

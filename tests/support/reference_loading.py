@@ -159,6 +159,6 @@ def mixed(weights: Sequence[Fraction], count: int) -> list[int]:
     return out
 
 
-def share_of(rank: int, world: int, count: int) -> range:
+def share_of(rank: int, world_size: int, count: int) -> range:
     """The places of a batch of `count` that are this rank's."""
-    return range(rank * count // world, (rank + 1) * count // world)
+    return range(rank * count // world_size, (rank + 1) * count // world_size)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from synthshards.errors import UsageError, nearest
+from synthshards.loaders.batching.packing import Packing
 from synthshards.params import Settings
 
 Count = Annotated[int, Meta(ge=1)]
@@ -35,7 +36,7 @@ class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_steps: Count = 200
     eval_every_steps: Count = 20
     gradient_accumulation_steps: Count = 1
-    packing: Literal["pad", "concat", "paper", "best-fit"] = "pad"
+    packing: Packing = "pad"
     seq_len: Count | None = None
     isolate: bool = True
     num_workers: Natural = 0
