@@ -38,9 +38,9 @@ def ls(as_json: bool) -> None:
     Example:
       synthshards cache ls --json
     """
-    kept = Cache.of_environment()
+    copies = Cache.of_environment()
     datasets: list[dict[str, Any]] = []
-    for folder, files in kept.folders().items():
+    for folder, files in copies.folders().items():
         fingerprint = fingerprint_of(folder)
         name = folder.removesuffix(f"-{fingerprint}")
         size = sum(file.size for file in files)
@@ -48,12 +48,12 @@ def ls(as_json: bool) -> None:
     total = {name: sum(entry[name] for entry in datasets) for name in ("files", "bytes")}
     if as_json:
         return click.echo(
-            json.dumps({"path": str(kept.root), "limit": kept.limit, **total, "datasets": datasets}, indent=2)
+            json.dumps({"path": str(copies.root), "limit": copies.limit, **total, "datasets": datasets}, indent=2)
         )
     width = max([len(entry["name"]) for entry in datasets], default=0)
     for entry in datasets:
         click.echo(f"{entry['name']:{width}}  {entry['fingerprint'][:23]}  {_sized(entry)}")
-    click.echo(f"{kept.root}: {_sized(total)} of at most {kept.limit:,} bytes")
+    click.echo(f"{copies.root}: {_sized(total)} of at most {copies.limit:,} bytes")
     return None
 
 
@@ -66,20 +66,20 @@ def clear(fingerprint: str | None) -> None:
     Example:
       synthshards cache clear --fingerprint sha256:3f2a
     """
-    kept = Cache.of_environment()
-    digest = "" if fingerprint is None else _digest(fingerprint, kept)
-    files, size = kept.clear(digest)
-    click.echo(f"{kept.root}: {_sized({'files': files, 'bytes': size})} deleted")
+    copies = Cache.of_environment()
+    digest = "" if fingerprint is None else _digest(fingerprint, copies)
+    files, size = copies.clear(digest)
+    click.echo(f"{copies.root}: {_sized({'files': files, 'bytes': size})} deleted")
 
 
-def _digest(fingerprint: str, kept: Cache) -> str:
+def _digest(fingerprint: str, copies: Cache) -> str:
     """The hex digits of a fingerprint, or of the beginning of one, of which there are copies."""
     text = fingerprint.removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{1,64}", text):
         raise UsageError(f"--fingerprint {fingerprint!r}; legal: sha256: and up to 64 of the digits 0-9 and a-f")
-    if not any(fingerprint_of(folder).startswith(text) for folder in kept.folders()):
+    if not any(fingerprint_of(folder).startswith(text) for folder in copies.folders()):
         raise UsageError(
-            f"--fingerprint {fingerprint}: {kept.root} has none of it; legal: what synthshards cache ls shows"
+            f"--fingerprint {fingerprint}: {copies.root} has none of it; legal: what synthshards cache ls shows"
         )
     return text
 

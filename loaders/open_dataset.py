@@ -58,8 +58,8 @@ def open_dataset(
             if not (isinstance(pair, Sequence) and not isinstance(pair, str | bytes) and len(pair) == 2):
                 raise UsageError(f"{pair!r} in a mixture; legal: pairs of a dataset and its weight, or a mapping")
         if num_examples is not None or overrides:
-            given = "num_examples" if num_examples is not None else next(iter(overrides))
-            raise UsageError(f"{given} with a mixture; legal: open the component with it, and mix the opened datasets")
+            option = "num_examples" if num_examples is not None else next(iter(overrides))
+            raise UsageError(f"{option} with a mixture; legal: open the component with it, and mix the opened datasets")
         parts = [_open_one(what, seed, split, None, tokenizer, {}, mixed=True) for what, _ in pairs]
         return Mixture(parts, [weight for _, weight in pairs], exhaustion)
     return _open_one(location, seed, split, num_examples, tokenizer, overrides)
@@ -92,9 +92,9 @@ def _open_one(
             )
     if overrides:
         parameters = stored.manifest.task().params.canonical()
-        wanted = make_task(identity.task, identity.params, **overrides).params.canonical()
+        overridden = make_task(identity.task, identity.params, **overrides).params.canonical()
         for name in overrides:
-            if wanted.get(name) != parameters.get(name):
+            if overridden.get(name) != parameters.get(name):
                 raise UsageError(
                     f"{name}={overrides[name]!r}, and {location} has {parameters.get(name)!r}; "
                     "legal: that, or leave it out"

@@ -187,10 +187,10 @@ def _short(stream: Any, most: int = _SHORT) -> list[Batch]:
     return out
 
 
-def _equal(some: list[Batch], others: list[Batch], what: str) -> None:
-    if len(some) != len(others):
-        raise Broken(f"{what} gives {len(others)} batches instead of {len(some)}")
-    for g, (one, other) in enumerate(zip(some, others, strict=True)):
+def _equal(plain: list[Batch], others: list[Batch], what: str) -> None:
+    if len(plain) != len(others):
+        raise Broken(f"{what} gives {len(others)} batches instead of {len(plain)}")
+    for g, (one, other) in enumerate(zip(plain, others, strict=True)):
         for name in one:
             if not torch.equal(one[name], other[name]):
                 raise Broken(f"{what}: {name} of batch {g} differs")

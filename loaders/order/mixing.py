@@ -122,10 +122,10 @@ class Schedule:
     def _at(self, position: int) -> tuple[int, np.ndarray]:
         """The place in the period, and the counts there (a copy)."""
         period, place = divmod(position, self.total)
-        at, known = self._known
+        at, known_counts = self._known
         if not (at <= position and at // self.total == period):
-            known, at = np.zeros(len(self.shares), np.uint64), position - place
-        counts = known.copy()
+            known_counts, at = np.zeros(len(self.shares), np.uint64), position - place
+        counts = known_counts.copy()
         skip = np.empty(min(position - at, 1 << 16), np.int64)
         while at < position:
             step = min(position - at, skip.size)

@@ -156,14 +156,14 @@ class Order:
         Returns:
             uint64 [n].
         """
-        given = np.ascontiguousarray(positions, dtype=np.uint64)
+        positions = np.ascontiguousarray(positions, dtype=np.uint64)
         if not self.shuffle or self.rows is None or self.rows < 2:
-            return given
+            return positions
         full = self.rows // BLOCK_ROWS
-        places, out = np.empty_like(given), np.empty_like(given)
+        places, out = np.empty_like(positions), np.empty_like(positions)
         blocks = full // self.lanes
         share = (self.rows - self.lanes * blocks * BLOCK_ROWS) // self.lanes
-        _deal(given, *(np.uint64(n) for n in (self.rows, self.lanes, blocks, share)), places)
+        _deal(positions, *(np.uint64(n) for n in (self.rows, self.lanes, blocks, share)), places)
         _rows_at(
             _epoch_key(self.fingerprint, self.seed, epoch),
             places,

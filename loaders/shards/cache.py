@@ -124,8 +124,8 @@ class Cache:
 
     def folders(self) -> dict[str, list[Cached]]:
         """Name of each dataset's folder ("depo-train-" and the hex digits of its fingerprint) → its files."""
-        found = {folder.name: list(_files(folder)) for folder in self._folders()}
-        return {name: files for name, files in sorted(found.items()) if files}
+        folders = {folder.name: list(_files(folder)) for folder in self._folders()}
+        return {name: files for name, files in sorted(folders.items()) if files}
 
     def clear(self, digest: str = "") -> tuple[int, int]:
         """Delete all copies, or those of the fingerprints that begin with `digest` (hex); return files and bytes.

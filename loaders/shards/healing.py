@@ -157,9 +157,9 @@ def rewrite(stored: StoredDataset, shard: int) -> str | None:
         DataError: the rows are not those that the manifest promises.
     """
     entry = stored.manifest.shards[shard]
-    made = make_shard(plan_of(stored.manifest), shard)
-    check_content(made.entry.content, entry)
-    if made.entry.sha256 != entry.sha256:
+    fresh = make_shard(plan_of(stored.manifest), shard)
+    check_content(fresh.entry.content, entry)
+    if fresh.entry.sha256 != entry.sha256:
         # The manifest says which bytes belong there, and it is not the loader's to change while others read by it.
         where = stored.folder.url
         return (
@@ -167,7 +167,7 @@ def rewrite(stored: StoredDataset, shard: int) -> str | None:
             f"(the dataset is renewed by: synthshards reproduce {where} --out {where})"
         )
     try:
-        stored.folder.write(entry.path, made.data)
+        stored.folder.write(entry.path, fresh.data)
     except SynthshardsError as error:
         return f"the file was left as it is ({error})"
     return None
