@@ -9,7 +9,7 @@ goes on with it, and what waits is small: three bytes a token, not twenty-five a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -45,7 +45,7 @@ class Loader:
         """See `Stream.load_state_dict`."""
         self.stream.load_state_dict(state)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Batches from where the stream stands to the end of the epoch. Closing the iterator ends the threads."""
         if self.num_workers == 0:
             yield from self.stream

@@ -188,8 +188,10 @@ def _shares(context: BatchContext, firsts: Sequence[int], size: int) -> _Shares:
             places = np.flatnonzero(sources[b] == c)
             units_and_places[c].append((before[c] + skipped[c] + np.arange(len(places)), places))
     bounds = [np.cumsum([0, *(len(places) for _, places in pairs)]) for pairs in units_and_places]
-    units, places_of = ([np.concatenate([pair[i] for pair in pairs]) for pairs in units_and_places] for i in range(2))
-    return _Shares(count, sources, units, places_of, bounds)
+    units_of, places_of = (
+        [np.concatenate([pair[i] for pair in pairs]) for pairs in units_and_places] for i in range(2)
+    )
+    return _Shares(count, sources, units_of, places_of, bounds)
 
 
 def _fill(
