@@ -28,8 +28,8 @@ from .healing import Healer
 from .prefetch import Prefetcher
 
 
-class Reader(Protocol):
-    """What reads a shard: that of its format, or `healing.RegeneratedShard`."""
+class RowReader(Protocol):
+    """What gives a shard's rows: the reader of its format, or `healing.RegeneratedShard`."""
 
     rows: int
 
@@ -41,7 +41,7 @@ class Reader(Protocol):
 class _Opened:
     """A shard that can be read. `stamp` is that of the file at `path` when it was opened (None: it was absent)."""
 
-    reader: Reader
+    reader: RowReader
     path: Path | None = None
     stamp: Stamp | None = None
 
@@ -228,7 +228,7 @@ class Shards:
         """The shard from its file; `DataError` or `StorageError` where that cannot be."""
         entry, manifest = self._entry(shard), self._stored.manifest
         checked = state.files.read(entry, patient)
-        reader: Reader = get_format(manifest.layout.format).reader(
+        reader: RowReader = get_format(manifest.layout.format).reader(
             checked.data, manifest.columns, self._columns, self._pool
         )
         if reader.rows != entry.stop - entry.start:
