@@ -61,9 +61,10 @@ def load(module: str, extra: str | None, what: str) -> Any:
 
 def _to_install(error: ModuleNotFoundError, extra: str | None, what: str) -> Exception:
     """What to raise where a module is missing: the error itself, unless `extra` brings the module."""
-    if extra is None or (error.name or "").startswith("synthshards"):
+    package = (error.name or "").partition(".")[0]
+    if extra is None or package == "synthshards":
         return error
-    return UsageError(f"{what} needs {error.name}; install it with: pip install 'synthshards[{extra}]'")
+    return UsageError(f"{what} needs {package}; install it with: pip install 'synthshards[{extra}]'")
 
 
 class Group(click.Group):
