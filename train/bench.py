@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from synthshards.pipelines.bench.plain import PLAIN
 from synthshards.tasks.task import Task
 
 from .config.options import TrainOptions
-from .loop.step import any_batch, make_optimizer, mean_loss
-from .models.base import build_model
+from .data.batches import any_batch
+from .loop.step import make_optimizer, mean_loss
+from .models import build_model
 
 BATCH = 8
 #: Steps before the clock starts: kernels are loaded, memory is had.
@@ -52,9 +54,10 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
         for batch in ours.batches(BATCH, repeat=True).loader(num_workers=threads):
             yield any_batch(batch)
 
+    our_loss = partial(mean_loss, plain_logits=True)
     loops = [
-        _Loop("ours", loaded(0), mean_loss),
-        _Loop("ours, 1 thread ahead", loaded(1), mean_loss),
+        _Loop("ours", loaded(0), our_loss),
+        _Loop("ours, 1 thread ahead", loaded(1), our_loss),
         _Loop("plain Python", plain_batches(task), own_loss),
     ]
     for turn in range(_TURNS):

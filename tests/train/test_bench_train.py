@@ -13,7 +13,7 @@ from tiny_models import one_thread
 from synthshards import make_task
 from synthshards.train import bench
 from synthshards.train.loop.step import mean_loss
-from synthshards.train.models.base import build_model
+from synthshards.train.models import build_model
 
 
 def test_plain_batches_are_padded_rows_of_the_task() -> None:

@@ -39,7 +39,7 @@ COLUMNS = {
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread; pictures only where a test looks at them."""
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    monkeypatch.setattr(tables.ScoreTable, "draw", lambda self: None)
     with one_thread():
         yield
 
@@ -81,7 +81,7 @@ def test_record_and_config(tmp_path: Path) -> None:
     made = run(tmp_path, *DEPO)
     record = json.loads((tmp_path / "run.json").read_text())
     (data,) = record["data"]
-    assert data["fingerprint"] == made.subjects[0].dataset.fingerprint
+    assert data["fingerprint"] == made.train_tasks[0].dataset.fingerprint
     assert data["identity"]["params"]["N"] == 6
     assert data["identity"]["split"] == "train"
     assert [(e["name"], e["split"], e["rows"]) for e in record["eval"]] == [(f"hop_{h}", "eval", 5) for h in (1, 2, 4)]
@@ -159,8 +159,8 @@ def test_shards_in_an_object_store(tmp_path: Path, cli: Cli, s3_url: str) -> Non
 def test_the_manifest_wins_over_defaults(tmp_path: Path, cli: Cli) -> None:
     shards = build(cli, tmp_path / "data", seed=7)
     made = make_run(tmp_path / "run", f"data.path={shards}", "dataset.N=6", "data.seed=7")
-    assert made.subjects[0].task.params.N == 6
-    assert {one.seed for one in made.sets[0]} == {7}
+    assert made.train_tasks[0].task.params.N == 6
+    assert {one.seed for one in made.evaluator.sets[0]} == {7}
 
 
 # Eval sets ---------------------------------------------------------------------------------------------------------
@@ -168,15 +168,15 @@ def test_the_manifest_wins_over_defaults(tmp_path: Path, cli: Cli) -> None:
 
 def test_train_and_eval_rows_have_no_stream_in_common(tmp_path: Path) -> None:
     made = make_run(tmp_path, *DEPO)
-    assert made.subjects[0].dataset.identity.split == "train"
-    assert {one.split for one in made.sets[0]} == {"eval"}
-    assert [one.task.params.fixed_k for one in made.sets[0]] == [1, 2, 4]
-    assert all(one.task.params.qa for one in made.sets[0])
+    assert made.train_tasks[0].dataset.identity.split == "train"
+    assert {one.split for one in made.evaluator.sets[0]} == {"eval"}
+    assert [one.task.params.fixed_k for one in made.evaluator.sets[0]] == [1, 2, 4]
+    assert all(one.task.params.qa for one in made.evaluator.sets[0])
 
 
 def test_fresh_rows_at_each_evaluation(tmp_path: Path) -> None:
     made = make_run(tmp_path, *DEPO)
-    one = made.sets[0][0]
+    one = made.evaluator.sets[0][0]
     rows = [[tuple(row["input_ids"]) for row in one.at(number).rows()] for number in (0, 1, 2)]
     assert len({row for some in rows for row in some}) == 15
     assert rows[1] == [tuple(row["input_ids"]) for row in one.task.batch(42, "eval", 5, 5).rows()]
@@ -204,7 +204,7 @@ def test_a_frozen_run_is_evaluated_again_from_its_manifests_alone(task: str, tmp
     run(tmp_path / "second", *TASKS[task], f"eval.manifests={first / 'eval'}", "eval.num_examples_per_hop=1")
     assert only_csv(first) == only_csv(tmp_path / "second")
     assert files(tmp_path / "second") & {"eval"} == set()
-    one = made.sets[0][0]
+    one = made.evaluator.sets[0][0]
     manifest = first / "eval" / f"{one.label}.manifest.json"
     assert cli("reproduce", manifest, "--out", tmp_path / "rows").code == 0
     stored = synthshards.open_dataset(str(tmp_path / "rows"))
@@ -219,7 +219,7 @@ def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     write_manifests([EvalSet("hop_2", 2, wide, 0, "eval", 3)], tmp_path / "wide")
     with pytest.raises(UsageError, match=r"hop_2.manifest.json: its rows hold the id 9500, and depo has ids up to 40"):
         make_run(tmp_path, *DEPO, f"eval.manifests={tmp_path / 'wide'}")
-    mixed = make_run(tmp_path, *DEPO).subjects[0].task
+    mixed = make_run(tmp_path, *DEPO).train_tasks[0].task
     write_manifests([EvalSet("all", None, mixed, 0, "eval", 3)], tmp_path / "mixed")
     with pytest.raises(UsageError, match=r"different hops; legal: rows of one, fixed_k=HOP"):
         make_run(tmp_path, *DEPO, f"eval.manifests={tmp_path / 'mixed'}")
@@ -357,7 +357,7 @@ def test_the_tokenizer_of_a_pretrained_model_replaces_special_ids(tmp_path: Path
     tokenizer.save_pretrained(tmp_path / "model")
     base = ("model=from_pretrained", f"model.name_or_path={tmp_path / 'model'}", *BRIEF)
     taken = run(tmp_path / "run", *DEPO, "dataset.separator=true", base=base)
-    p = taken.subjects[0].task.params
+    p = taken.train_tasks[0].task.params
     assert (p.bos_token_id, p.separator_token_id) == (50, 51)
     assert {(e.task.params.bos_token_id, e.task.params.separator_token_id) for e in taken.sets[0]} == {(50, 51)}
     batch = next(iter(taken.loader.stream))
@@ -381,7 +381,7 @@ def test_questions_among_biographies(tmp_path: Path) -> None:
     made = run(
         tmp_path, *CAPO, "dataset.qa_share=0.5", "train.packing=paper", "train.seq_len=128", "train.batch_size=8"
     )
-    assert made.subjects[0].training_rows() is not made.subjects[0].dataset
+    assert made.train_tasks[0].training_rows() is not made.train_tasks[0].dataset
     batch = next(iter(made.loader.stream))
     assert set(batch["source"].tolist()) == {0, 1}
     assert {row["step"] for row in table(tmp_path / "capo_metrics.csv")} == {"1", "3", "6"}

@@ -12,8 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from synthshards.errors import UsageError
-from synthshards.train.models.base import build_model, tokenizer_ids
-from synthshards.train.models.options import parse_options
+from synthshards.train.models import build_model, parse_options, tokenizer_ids
 from synthshards.train.models.pretrained import SpecialIds, special_ids
 
 

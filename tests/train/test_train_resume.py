@@ -43,7 +43,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    monkeypatch.setattr(tables.ScoreTable, "draw", lambda self: None)
     with one_thread():
         yield
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import nn
+
 from synthshards import make_task, open_dataset
 from synthshards.catalog import TASKS
 from synthshards.errors import UsageError, nearest
@@ -20,14 +22,16 @@ from synthshards.tasks.task import Task
 from synthshards.tokenizer import write_tokenizer
 
 from ..config.options import DataOptions, TrainOptions
-from ..models.pretrained import SpecialIds
+from ..evaluation.metrics import EVALUATIONS, TaskEvaluation
+from ..evaluation.task_view import TaskView
+from ..models.base import SpecialIds
 
 #: Keys of `conf/dataset` that are no parameters of the task.
 OWN_KEYS = ("name", "task", "tokenizer", "qa_share")
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainTask:
     """One task of a run.
 
     Attributes:
@@ -37,7 +41,7 @@ class Subject:
         tokenizer: of text rows, as transformers has it.
         tokenizer_json: that tokenizer's file, where it was made for this run.
         qa_share: of text windows: the share that holds questions.
-        mixed: whether there are other subjects beside it.
+        mixed: whether there are other tasks beside it.
     """
 
     name: str
@@ -64,22 +68,26 @@ class Subject:
         own = len(self.tokenizer) - 1 if self.tokenizer is not None else max(self.task.token_ids())
         return own + self.offset
 
+    @property
+    def evaluation(self) -> TaskEvaluation:
+        """How it is evaluated."""
+        return EVALUATIONS[self.task.name]
+
+    def view(self, model: nn.Module) -> nn.Module:
+        """The model of all train tasks as one of this task's ids alone."""
+        return TaskView(model, self.offset, self.largest_id + 1 - self.offset) if self.mixed else model
+
     def training_rows(self) -> Dataset | Mixture:
-        """What to stream: the dataset, or with `qa_share` windows of it among windows of questions to half of the
-        people."""
+        """What to stream: the dataset, or with `qa_share` windows of it among windows of questions."""
         if not self.qa_share:
             return self.dataset
-        questions = _questions(self.dataset, "train")
-        return Mixture([self.dataset, questions], [1 - self.qa_share, self.qa_share], "repeat")
+        assert self.evaluation.questions is not None, "checked at the door"
+        identity = self.dataset.identity
+        asked = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
+        return Mixture([self.dataset, asked], [1 - self.qa_share, self.qa_share], "repeat")
 
 
-def _questions(dataset: Dataset, people: str) -> Dataset:
-    p = dataset.task.params
-    task = make_task("capo", num_people=p.num_people, exposures=p.exposures, they=p.they, form="qa", people=people)
-    return Dataset(task, dataset.identity.seed, dataset.identity.split)
-
-
-def make_subjects(
+def make_train_tasks(
     dataset: Mapping[str, Any],
     data: DataOptions,
     train: TrainOptions,
@@ -87,8 +95,8 @@ def make_subjects(
     mixed: Mapping[str, Mapping[str, Any]] | None = None,
     given: Mapping[str, Any] | None = None,
     special: SpecialIds | None = None,
-) -> list[Subject]:
-    """The subjects of a run.
+) -> list[TrainTask]:
+    """The train tasks of a run.
 
     Args:
         dataset: the group `dataset` of the configuration.
@@ -108,15 +116,15 @@ def make_subjects(
                 raise UsageError(
                     f"{where} says nothing in a mixture; legal: data.mixture_params={{NAME: {{KEY: VALUE}}}}"
                 )
-        subjects: list[Subject] = []
+        train_tasks: list[TrainTask] = []
         offset = 0
         for name, group in mixed.items():
-            subject = replace(_subject(name, group, data, train, special, offset), mixed=True)
-            subjects.append(subject)
-            offset = subject.largest_id + 1
-        return subjects
+            train_task = replace(_train_task(name, group, data, train, special, offset), mixed=True)
+            train_tasks.append(train_task)
+            offset = train_task.largest_id + 1
+        return train_tasks
     if data.path is None:
-        return [_subject(str(dataset["task"]), dataset, data, train, special, 0)]
+        return [_train_task(str(dataset["task"]), dataset, data, train, special, 0)]
     stored = open_dataset(data.path)
     assert isinstance(stored, Dataset), "a string names one dataset"
     _check_given(stored, given or {}, data.path)
@@ -161,9 +169,9 @@ def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
     return {name: value for name, value in wanted.items() if value is not None and known.get(name, value) != value}
 
 
-def _subject(
+def _train_task(
     name: str, group: Mapping[str, Any], data: DataOptions, train: TrainOptions, special: SpecialIds | None, offset: int
-) -> Subject:
+) -> TrainTask:
     kind = str(group.get("task"))
     if kind not in TASKS:
         raise UsageError(f"dataset.task={kind!r}{nearest(kind, TASKS)}; legal: {', '.join(TASKS)}")
@@ -177,20 +185,22 @@ def _subject(
     return _with_text(name, Dataset(task, data.seed, "train", count), group, offset)
 
 
-def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], offset: int) -> Subject:
-    """A subject of this dataset; text rows get their tokenizer."""
+def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], offset: int) -> TrainTask:
+    """A train task of this dataset; text rows get their tokenizer."""
     if "text" not in dataset.columns:
-        return Subject(name, dataset, offset)
+        return TrainTask(name, dataset, offset)
     share = group.get("qa_share", 0.0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise UsageError(f"dataset.qa_share={share!r}; legal: 0 or more, and below 1")
+    if share and EVALUATIONS[dataset.task.name].questions is None:
+        raise UsageError(f"dataset.qa_share={share!r}: {dataset.task.name} has no questions; legal: 0")
     where = group.get("tokenizer")
     if where is not None:
-        return Subject(name, dataset, offset, load_tokenizer(str(where)), None, float(share))
+        return TrainTask(name, dataset, offset, load_tokenizer(str(where)), None, float(share))
     with TemporaryDirectory() as folder:  # nothing is written elsewhere before all settings are found legal
         path = Path(folder) / "tokenizer.json"
         write_tokenizer(dataset.task, path)
-        return Subject(name, dataset, offset, load_tokenizer(str(path)), path.read_bytes(), float(share))
+        return TrainTask(name, dataset, offset, load_tokenizer(str(path)), path.read_bytes(), float(share))
 
 
 def load_tokenizer(where: str) -> Any:
