@@ -22,7 +22,7 @@ from synthshards.pipelines.bench.plain import PLAIN
 from synthshards.tasks.task import Task
 
 from .config.options import TrainOptions
-from .data.batches import any_batch
+from .data.batches import training_tensors
 from .loop.step import make_optimizer, mean_loss
 from .models import build_model
 
@@ -52,7 +52,7 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
 
     def loaded(threads: int) -> Iterator[Batch]:
         for batch in ours.batches(BATCH, repeat=True).loader(num_workers=threads):
-            yield any_batch(batch)
+            yield training_tensors(batch)
 
     our_loss = partial(mean_loss, plain_logits=True)
     loops = [

@@ -17,7 +17,7 @@ from synthshards.params import parse
 
 from .config.compose import compose, given_of
 from .config.options import DataOptions, EvalOptions, TrainOptions
-from .data.batches import any_batch
+from .data.batches import training_tensors
 from .data.eval_sets import eval_sets, longest_row, metric_options
 from .data.train_tasks import make_train_tasks
 from .evaluation.evaluate import scores
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     torch.manual_seed(config["seed"])
     for step, batch in zip(range(1, train.max_steps + 1), stream, strict=False):
-        inputs = {key: value.to(device) for key, value in any_batch(batch).items()}
+        inputs = {key: value.to(device) for key, value in training_tensors(batch).items()}
         loss = mean_loss(model, inputs, train.isolate, built.plain_logits)
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -257,6 +257,7 @@ WRONG = {
     "plot_file": (("plot_file=m.gif",), "plot_file=m.gif; legal: a name that ends in .png or .svg or .pdf"),
     "a mixture of one": (("data.mixture={depo1:1}",), "legal: weights of at least two of brevo1, brevo2, depo1"),
     "a mixture of strangers": (("data.mixture={depo1:1,nano:1}",), "'nano' cannot be mixed; did you mean 'mano'?"),
+    "a mixture with text": (("data.mixture={depo1:1,capo:1}",), "'capo' cannot be mixed; legal: brevo1, brevo2, depo1"),
     "parameters of strangers": (
         ("data.mixture={depo1:1,mano:1}", "data.mixture_params={mano:{N:2}}"), "data.mixture_params: mano has no 'N'"
     ),

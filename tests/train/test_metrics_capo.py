@@ -258,3 +258,21 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(UsageError, match="form=biod are not measured"):
         measure(tied_long(), biod, eval_rows(biod, 0, 2), options())
     assert EVALUATIONS["capo"].measure is measure
+
+
+def test_chance_is_the_commonest_value_of_what_is_asked() -> None:
+    chance = EVALUATIONS["capo"].chance
+    rows = eval_rows(QA, 0, 60)
+    alone = {row["question"]: chance(QA, [row]) for row in rows}
+    assert alone == {
+        "birth_date": 1 / 67_200, "birth_city": 1 / 200, "university": 1 / 300, "major": 1 / 100, "employer": 1 / 263,
+        "work_city": 36 / 263,
+    }  # fmt: skip
+    assert chance(QA, [*rows, *eval_rows(BIOS, 0, 3)]) == pytest.approx(np.mean([alone[r["question"]] for r in rows]))
+    assert chance(BIOS, eval_rows(BIOS, 0, 3)) is None
+
+
+def test_strata_of_stored_rows() -> None:
+    """Questions come before what was trained on, whatever their manifests are called."""
+    stratum_of = EVALUATIONS["capo"].stratum_of
+    assert [stratum_of(task).trained for task in (QA, BIOS)] == [False, True]

@@ -13,6 +13,7 @@ from oracles import packed, peeking, taught
 from torch import Tensor
 
 from synthshards import DepoTask, open_dataset
+from synthshards.catalog import TASKS
 from synthshards.errors import UsageError
 from synthshards.train.evaluation.generation import generate
 from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
@@ -222,8 +223,28 @@ def test_what_cannot_be_measured() -> None:
         MetricOptions(batch_tokens=0)
 
 
+def test_chance_is_a_guess_among_the_other_nodes() -> None:
+    chance = EVALUATIONS["depo"].chance
+    assert chance(TASK, ROWS) == pytest.approx(1 / 4)
+    around = DepoTask(N=4, K=4, qa=True, fixed_k=4)
+    assert chance(around, eval_rows(around, 0, 5)) == 1  # four steps on four nodes lead back
+    free = DepoTask(N=5, K=7)
+    rows = eval_rows(free, 0, 60)
+    assert {row["n"] for row in rows} == {3, 4, 5}
+    each = [1.0 if k % row["n"] == 0 else 1 / (row["n"] - 1) for row in rows for k in row["ks"]]
+    assert chance(free, rows) == pytest.approx(np.mean(each))
+    assert chance(free, []) is None
+
+
+def test_the_hops_of_eval_sets() -> None:
+    strata = EVALUATIONS["depo"].strata
+    assert [one.hop for one in strata(DepoTask(K=12), None, True)] == [1, 2, 4, 8]
+    (one,) = strata(DepoTask(K=12), [5, 5], False)
+    assert (one.label, one.task.params.fixed_k, one.task.params.qa, one.trained) == ("hop_5", 5, False, False)
+
+
 def test_the_tables_name_every_task() -> None:
-    assert list(EVALUATIONS) == ["depo", "brevo", "mano", "lano", "capo"]
+    assert list(EVALUATIONS) == list(TASKS)
     assert EVALUATIONS["depo"].measure is measure
     assert EVALUATIONS["depo"].measure_windows is measure_windows
 

@@ -81,6 +81,17 @@ def test_the_token_behind_a_mark_that_ends_its_row_is_no_value() -> None:
     assert answers(ManoTask(L=3).params, ids, ids, segments).tolist() == [[12, 13]]
 
 
+@pytest.mark.parametrize(("qa", "exact"), [(True, 0.0703), (False, 0.0662)])
+def test_chance_is_the_share_of_the_commonest_value(qa: bool, exact: float) -> None:
+    task, evaluation = ManoTask(qa=qa), EVALUATIONS["mano"]
+    rows = eval_rows(task, 0, 3000)
+    chance = evaluation.chance(task, rows)
+    assert chance == pytest.approx(exact, abs=1e-4 if qa else 1e-3)  # here ℓ is that of the rows
+    guessed = np.mean([row["answer"] == 0 for row in rows])
+    assert guessed == pytest.approx(chance, abs=3 * sqrt(exact / 3000))
+    assert evaluation.chance(task, []) is None
+
+
 def test_the_tables() -> None:
     assert EVALUATIONS["mano"].measure is measure
     assert EVALUATIONS["mano"].measure_windows is measure_windows

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import synthshards
 from synthshards.errors import UsageError
 from synthshards.train.config.options import TrainOptions
-from synthshards.train.data.batches import any_batch
+from synthshards.train.data.batches import training_tensors
 from synthshards.train.loop.step import (
     LossModule,
     check_isolation,
@@ -42,7 +42,7 @@ def rows(count: int = 8, packing: str = "pad") -> dict[str, Tensor]:
     """A batch of the tiny Depo."""
     seq_len = None if packing == "pad" else 48
     stream = synthshards.open_dataset("depo", **TASK).batches(count, packing=packing, seq_len=seq_len)
-    return any_batch(next(iter(stream)))
+    return training_tensors(next(iter(stream)))
 
 
 def model_of(name: str, **changed: Any) -> nn.Module:

@@ -37,7 +37,7 @@ def stream_of(
     )  # fmt: skip
 
 
-def any_batch(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+def training_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a loader's batch that training looks at."""
     names = ("input_ids", "labels", "attention_mask", "segment_ids", "position_ids")
     return {name: batch[name] for name in names if name in batch}
@@ -45,7 +45,7 @@ def any_batch(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def shifted(batch: Mapping[str, Any], train_tasks: Sequence[TrainTask], pad_id: int) -> dict[str, Tensor]:
     """The same tensors; in a mixture of tasks, each row's ids moved to its task's place in the vocabulary."""
-    tensors = any_batch(batch)
+    tensors = training_tensors(batch)
     if len(train_tasks) > 1:
         offset = torch.tensor([one.offset for one in train_tasks])[batch["source"]][:, None]
         real, labelled = tensors["attention_mask"] == 1, tensors["labels"] != -100

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from .base import Count, ModelOptions, ModelSpec, Share, check_divides
+from ..config.ranges import Count, Share
+from .base import ModelOptions, ModelSpec, check_divides
 
 
 class TinyGpt2Options(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):

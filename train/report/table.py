@@ -55,7 +55,7 @@ class ScoreTable:
             metrics.append(below)
         lines = lines_of({"": [curve]}, "examples_seen", metrics, "none")
         figure = picture(lines, "examples_seen", title=self.evaluation.title)
-        for path in {self.plot_path, self.plot_path.with_suffix(".svg")}:
+        for path in dict.fromkeys((self.plot_path, self.plot_path.with_suffix(".svg"))):
             save(figure, path)
 
 

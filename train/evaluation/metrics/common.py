@@ -32,7 +32,7 @@ FindAnswers: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
 
 @dataclass(frozen=True, kw_only=True)
 class MetricOptions:
-    """How to measure; nothing here changes what is measured, but for `samples`, `temperature` and `seed` of Lano.
+    """How to measure; nothing here changes what is measured, but for `samples`, `temperature` and `seed`.
 
     Attributes:
         batch_tokens: tokens that the model is given at a time; its logits of them are held in memory.

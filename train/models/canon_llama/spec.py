@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from synthshards.errors import UsageError
 
-from ..base import Count, ModelOptions, ModelSpec, Share, check_divides
+from ...config.ranges import Count, Share
+from ..base import ModelOptions, ModelSpec, check_divides
 from .config import CanonLlamaConfig
 from .model import CanonLlamaForCausalLM
 

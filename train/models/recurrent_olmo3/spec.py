@@ -11,7 +11,8 @@ from transformers.activations import ACT2FN
 from synthshards.errors import UsageError, nearest
 from synthshards.params import Settings
 
-from ..base import Count, ModelOptions, ModelSpec, Natural, NonNegative, Share, check_divides
+from ...config.ranges import Count, Natural, NonNegative, Share
+from ..base import ModelOptions, ModelSpec, check_divides
 from ..pretrained import copy_weights
 from .config import RecurrentOlmo3Config
 from .model import RecurrentOlmo3ForCausalLM
