@@ -79,8 +79,8 @@ def plain_batches(task: Task) -> Iterator[Batch]:
         for row in rows:
             own, extra = row["input_ids"], longest - len(row["input_ids"])
             ids.append(own + [0] * extra)
-            wanted = zip(own, row["loss_mask"], strict=True)
-            labels.append([token if on else -100 for token, on in wanted] + [-100] * extra)
+            masked = zip(own, row["loss_mask"], strict=True)
+            labels.append([token if on else -100 for token, on in masked] + [-100] * extra)
             mask.append([1] * len(own) + [0] * extra)
         yield {
             "input_ids": torch.tensor(ids), "labels": torch.tensor(labels), "attention_mask": torch.tensor(mask),

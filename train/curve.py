@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if arguments is None else arguments)
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
-    found, unknown = parser.parse_known_intermixed_args(args)
+    known, unknown = parser.parse_known_intermixed_args(args)
     if flag := next((arg for arg in unknown if arg.startswith("-")), None):
         _refuse(f"no flag {flag}")
-    overrides = [*found.overrides, *unknown]
+    overrides = [*known.overrides, *unknown]
     flags = [arg for arg in args if arg not in overrides]  # Hydra wants them apart
     _check(overrides, flags)
     caught: list[BaseException] = []  # Hydra would print a traceback of its own

@@ -79,16 +79,16 @@ def _group(name: str) -> dict[str, Any]:
 
 def given_of(overrides: Sequence[str]) -> dict[str, Any]:
     """What overrides say of the rows: parameters by name, `task`, and `seed` for ``data.seed``."""
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key, value = override.key_or_group, override.value()
         if key == "dataset":
-            found["task"] = _group(str(value))["task"]
+            given["task"] = _group(str(value))["task"]
         elif key.startswith("dataset."):
-            found[key.removeprefix("dataset.")] = value
+            given[key.removeprefix("dataset.")] = value
         elif key == "data.seed":
-            found["seed"] = value
-    return found
+            given["seed"] = value
+    return given
 
 
 def one_line(error: BaseException, name: str = "config") -> str:
@@ -98,10 +98,10 @@ def one_line(error: BaseException, name: str = "config") -> str:
     if cause is not None and str(cause).strip():
         parts += [line.strip() for line in str(cause).splitlines()[:1]]
     text = " ".join(dict.fromkeys(parts))
-    if found := re.search(r"Could not override '([\w.@/-]+)'", text):
-        return _no_such_key(found[1], name)
-    if found := re.search(r"Could not find '([\w/]+)/([^'/]*)'", text):
-        group, name = found[1], found[2]
+    if match := re.search(r"Could not override '([\w.@/-]+)'", text):
+        return _no_such_key(match[1], name)
+    if match := re.search(r"Could not find '([\w/]+)/([^'/]*)'", text):
+        group, name = match[1], match[2]
         legal = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         return f"no {group} {name!r}{nearest(name, legal)}; legal: {', '.join(legal)}"
     return text
@@ -116,8 +116,8 @@ def _no_such_key(key: str, name: str) -> str:
     where = "no setting"
     if parents and parents[0] in groups:
         files = [OmegaConf.load(path) for path in sorted((CONF / parents[0]).glob("*.yaml"))]
-        found = [OmegaConf.select(file, ".".join(parents[1:])) if parents[1:] else file for file in files]
-        legal = list(dict.fromkeys(str(name) for one in found if isinstance(one, DictConfig) for name in one))
+        inner = [OmegaConf.select(file, ".".join(parents[1:])) if parents[1:] else file for file in files]
+        legal = list(dict.fromkeys(str(name) for one in inner if isinstance(one, DictConfig) for name in one))
         where = f"{'.'.join(parents)}: no key"
     elif parents and isinstance(at.get(parents[0]), DictConfig):
         legal, where = [str(name) for name in at[parents[0]]], f"{parents[0]}: no key"

@@ -91,15 +91,15 @@ def eval_sets(train_task: TrainTask, options: EvalOptions) -> list[EvalSet]:
             "data.path: its rows are of the split eval, on which the run is evaluated; legal: another split, or "
             "eval.manifests"
         )
-    found = []
+    sets = []
     for stratum in train_task.evaluation.strata(train_task.task, options.hops, options.qa):
         own = stratum.label or train_task.name
         label = f"{train_task.name}_{own}" if train_task.mixed and stratum.label else own
         held = stratum.task.num_examples
         count = options.num_examples_per_hop if held is None else min(options.num_examples_per_hop, held)
         split = trained if stratum.trained else "eval"
-        found.append(EvalSet(label, stratum.hop, stratum.task, seed, split, count))
-    return found
+        sets.append(EvalSet(label, stratum.hop, stratum.task, seed, split, count))
+    return sets
 
 
 def stored_sets(folder: Path, train_task: TrainTask) -> list[EvalSet]:
@@ -109,7 +109,7 @@ def stored_sets(folder: Path, train_task: TrainTask) -> list[EvalSet]:
         UsageError: there are none.
         ManifestError: one is hostile.
     """
-    found = []
+    entries = []
     for path in sorted(folder.glob("*.manifest.json")):
         ds = open_dataset(path)
         assert isinstance(ds, Dataset), "a manifest is of one dataset"
@@ -124,13 +124,13 @@ def stored_sets(folder: Path, train_task: TrainTask) -> list[EvalSet]:
             raise UsageError(f"{path}: {error}") from None
         _check_ids(ds.task, train_task, path)
         one = EvalSet(label, stratum.hop, ds.task, ds.identity.seed, ds.identity.split, len(ds))
-        found.append((stratum.hop or 0, stratum.trained, label, one))
-    if not found:
+        entries.append((stratum.hop or 0, stratum.trained, label, one))
+    if not entries:
         raise UsageError(
             f"eval.manifests={folder}: no *.manifest.json of {train_task.task.name} in it; legal: the folder eval of a "
             "run with eval.resample_each_eval=false"
         )
-    return [one for *_, one in sorted(found, key=lambda entry: entry[:3])]
+    return [one for *_, one in sorted(entries, key=lambda entry: entry[:3])]
 
 
 def _check_ids(task: Task, train_task: TrainTask, path: Path) -> None:

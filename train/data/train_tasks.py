@@ -142,21 +142,21 @@ def _first(stored: Dataset, path: str, num_examples: int) -> Dataset:
     """The rows of an epoch: the first `num_examples`, if there are so many."""
     if stored.num_examples is None or num_examples <= 0 or num_examples >= stored.num_examples:
         return stored
-    found = open_dataset(path, num_examples=num_examples)
-    assert isinstance(found, Dataset), "a string names one dataset"
-    return found
+    first = open_dataset(path, num_examples=num_examples)
+    assert isinstance(first, Dataset), "a string names one dataset"
+    return first
 
 
 def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
     """Refuse what the command line says otherwise than the manifest."""
     identity = stored.identity
     values: dict[str, Any] = {**identity.params, "task": identity.task, "seed": identity.seed}
-    wanted = {name: value for name, value in given.items() if name in values}
-    if wanted.get("task", identity.task) == identity.task:
-        parameters = {name: value for name, value in wanted.items() if name not in ("task", "seed")}
+    named = {name: value for name, value in given.items() if name in values}
+    if named.get("task", identity.task) == identity.task:
+        parameters = {name: value for name, value in named.items() if name not in ("task", "seed")}
         canonical = TASKS[identity.task][0]({**identity.params, **parameters}).params.canonical()
-        wanted.update({name: canonical[name] for name in parameters})
-    for name, value in wanted.items():
+        named.update({name: canonical[name] for name in parameters})
+    for name, value in named.items():
         if value != values[name]:
             where = "data.seed" if name == "seed" else f"dataset.{name}"
             raise UsageError(f"{where}={value!r}, and {path} has {values[name]!r}; legal: that, or leave it out")
@@ -165,8 +165,8 @@ def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
 def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
     """The parameters of a task that a tokenizer's ids take the place of."""
     known = task.params.canonical()
-    wanted = {"bos_token_id": special.bos, "separator_token_id": special.sep}
-    return {name: value for name, value in wanted.items() if value is not None and known.get(name, value) != value}
+    ids = {"bos_token_id": special.bos, "separator_token_id": special.sep}
+    return {name: value for name, value in ids.items() if value is not None and known.get(name, value) != value}
 
 
 def _train_task(
@@ -213,14 +213,14 @@ def load_tokenizer(where: str) -> Any:
 
     try:
         if Path(where).is_file():
-            found = PreTrainedTokenizerFast(
+            tokenizer = PreTrainedTokenizerFast(
                 tokenizer_file=where, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
             )
         else:
-            found = AutoTokenizer.from_pretrained(where, use_fast=True)
+            tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise UsageError(f"dataset.tokenizer={where}: {line}") from None
-    if found.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         raise UsageError(f"dataset.tokenizer={where}: no end-of-text token; legal: a tokenizer with an eos_token")
-    return found
+    return tokenizer

@@ -101,9 +101,9 @@ def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True, 
     inner: Any = model
     states = inner.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
     labels = batch["labels"][:, 1:]
-    wanted = labels != -100
-    logits = inner.get_output_embeddings()(states[wanted])
-    return cross_entropy(logits.float(), labels[wanted])
+    counted = labels != -100
+    logits = inner.get_output_embeddings()(states[counted])
+    return cross_entropy(logits.float(), labels[counted])
 
 
 class LossModule(nn.Module):

@@ -13,16 +13,13 @@ of Language Models: Part 4.1" (arXiv 2512.17351).
 
 from __future__ import annotations
 
-from . import brevo, capo, depo, lano, mano
+from importlib import import_module
+
+from synthshards.catalog import TASKS
+
 from .common import MetricOptions, Score, Stratum, TaskEvaluation, eval_rows, with_qa
 
 __all__ = ["EVALUATIONS", "MetricOptions", "Score", "Stratum", "TaskEvaluation", "eval_rows", "with_qa"]
 
-#: Task → how it is evaluated.
-EVALUATIONS: dict[str, TaskEvaluation] = {
-    "depo": depo.EVALUATION,
-    "brevo": brevo.EVALUATION,
-    "mano": mano.EVALUATION,
-    "lano": lano.EVALUATION,
-    "capo": capo.EVALUATION,
-}
+#: Task → how it is evaluated: the `EVALUATION` of the module of its name, one for each task of the catalogue.
+EVALUATIONS: dict[str, TaskEvaluation] = {name: import_module(f"{__name__}.{name}").EVALUATION for name in TASKS}

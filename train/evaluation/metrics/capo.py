@@ -163,11 +163,11 @@ def telling_span(row: Row) -> tuple[int, int] | None:
 
 def _tokens_in(spans: Iterable[Sequence[int]], offsets: Sequence[tuple[int, int]]) -> np.ndarray:
     """The tokens, in ascending order and each once, that touch any of some character spans."""
-    found: set[int] = set()
+    tokens: set[int] = set()
     for span in spans:
         start, stop = token_spans(span, offsets)
-        found |= set(range(start, stop))
-    return np.array(sorted(found))
+        tokens |= set(range(start, stop))
+    return np.array(sorted(tokens))
 
 
 def tokenized(rows: Sequence[Row], options: MetricOptions) -> list[tuple[np.ndarray, list[tuple[int, int]]]]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from curves import BRIEF, GPT2, MIXTURE, files, make_run, run, table
+from curves import BRIEF, CAPO, GPT2, MIXTURE, files, make_run, run, table
 from tiny_models import one_thread
 from torch import Tensor, nn
 
 from synthshards import make_task
+from synthshards.errors import UsageError
 from synthshards.train.config.options import EvalOptions
 from synthshards.train.data.batches import shifted
 from synthshards.train.data.eval_sets import EvalSet, metric_options
 from synthshards.train.data.train_tasks import TrainTask
 from synthshards.train.evaluation.evaluate import scores
+from synthshards.train.evaluation.metrics import EVALUATIONS
 from synthshards.train.report import table as tables
 
 WIDE = (
@@ -120,8 +123,6 @@ def test_each_metric_sees_its_own_ids(tmp_path: Path) -> None:
 
 
 def test_a_task_at_a_wrong_place_scores_nothing(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     made = make_run(tmp_path, *WIDE)
     oracle = Oracle(made.train_tasks, made.evaluator.sets)
     mano = replace(made.train_tasks[0], offset=1)
@@ -191,3 +192,9 @@ def test_two_depos_keep_their_hops_apart(tmp_path: Path) -> None:
     assert len(list((tmp_path / "eval").iterdir())) == 4
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert {"eval/depo1_hop_1_accuracy", "eval/depo2_hop_1_accuracy"} < set(logged[-1])
+
+
+def test_a_share_of_questions_is_of_a_task_that_has_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVALUATIONS, "capo", replace(EVALUATIONS["capo"], questions=None))
+    with pytest.raises(UsageError, match=r"^dataset.qa_share=0.5: capo has no questions; legal: 0$"):
+        make_run(tmp_path, *CAPO, "dataset.qa_share=0.5")

@@ -18,7 +18,7 @@ from helpers import Ended
 from tiny_models import one_thread
 
 from synthshards.errors import DataError, UsageError
-from synthshards.train import run
+from synthshards.train import evaluator, run
 from synthshards.train.loop import checkpoint
 from synthshards.train.report import table as tables
 
@@ -126,7 +126,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, where: str, step:
     """A run without periodic checkpoints that hears Ctrl-C inside a step or an evaluation; what it said."""
     said: list[str] = []
     made = make_run(folder, *DEPO, "train.resume=auto", "train.checkpoint_every=0", base=BASE, say=said.append)
-    plain = getattr(run, where)
+    module = run if where == "train_step" else evaluator
+    plain = getattr(module, where)
 
     def heard(*args: Any) -> Any:
         now = made.step + 1 if where == "train_step" else made.step
@@ -136,7 +137,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, where: str, step:
         return plain(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, where, heard)
+        patched.setattr(module, where, heard)
         with pytest.raises(KeyboardInterrupt):
             made.run()
     return said
