@@ -99,6 +99,4 @@ def build_model(
     if parsed.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     known = next((one for one in MODELS.values() if config.model_type in one.architectures), spec)
-    return BuiltModel(
-        model.train(), vocab_size, context, known.plain_logits, known.unused_weights, special, copied
-    )  # fmt: skip
+    return BuiltModel(model.train(), vocab_size, context, known.plain_logits, known.unused_weights, special, copied)
