@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tiny_models import TINY, one_thread, rows, same, weights
+from tiny_models import TINY, rows, same, weights
 
 from synthshards.errors import UsageError
 from synthshards.train import models as train_models
@@ -24,11 +23,7 @@ from synthshards.train.models.base import as_mapping
 from synthshards.train.models.canon_llama import model as canon
 from synthshards.train.models.recurrent_olmo3 import model as recurrent_olmo3
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 # Options -------------------------------------------------------------------------------------------------------------

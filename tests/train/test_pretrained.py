@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import OLMO3, TINY, one_thread, plain_olmo3, recurrent, rows, same, weights
+from tiny_models import OLMO3, TINY, plain_olmo3, recurrent, rows, same, weights
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -16,11 +15,7 @@ from synthshards.train.models import build_model, parse_options, tokenizer_ids
 from synthshards.train.models.base import SpecialIds
 from synthshards.train.models.pretrained import special_ids
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def save_gpt2(folder: Path, **special: str | None) -> GPT2LMHeadModel:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import TINY, one_thread, value
+from tiny_models import TINY, value
 from torch import Tensor, nn
 
 import synthshards
@@ -32,10 +31,7 @@ TASK = {"N": 6, "K": 4, "mini_vocab": 6, "max_tlen": 1, "query_token_base": 20, 
 NAMES = ["tiny_gpt2", "llama", "recurrent_olmo3"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def rows(count: int = 8, packing: str = "pad") -> dict[str, Tensor]:

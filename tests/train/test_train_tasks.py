@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from curves import BRIEF, CAPO, GPT2, MIXTURE, files, make_run, run, table
-from tiny_models import one_thread
 from torch import Tensor, nn
 
 from synthshards import make_task
@@ -23,7 +21,6 @@ from synthshards.train.data.eval_sets import EvalSet, metric_options
 from synthshards.train.data.train_tasks import TrainTask
 from synthshards.train.evaluation.evaluate import scores
 from synthshards.train.evaluation.metrics import EVALUATIONS
-from synthshards.train.report import table as tables
 
 WIDE = (
     "data.mixture={mano: 1, brevo1: 2, lano: 1, depo2: 1}", "model.vocab_size=5300",
@@ -35,11 +32,7 @@ WIDE = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tables.ScoreTable, "draw", lambda self: None)
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")  # tests share the machine
 
 
 class Oracle(nn.Module):
