@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from curves import BRIEF, DEPO, GPT2
+from curves import BRIEF, DEPO, GPT2, files
 from helpers import Ended
 
 Cli = Callable[..., Ended]

@@ -218,9 +218,8 @@ def test_the_tokenizer_of_a_pretrained_model_replaces_special_ids(tmp_path: Path
     taken = run(tmp_path / "run", *DEPO, "dataset.separator=true", base=base)
     p = taken.train_tasks[0].task.params
     assert (p.bos_token_id, p.separator_token_id) == (50, 51)
-    assert {(e.task.params.bos_token_id, e.task.params.separator_token_id) for e in taken.evaluator.sets[0]} == {
-        (50, 51)
-    }
+    asked = [one.task.params for one in taken.evaluator.sets[0]]
+    assert {(p.bos_token_id, p.separator_token_id) for p in asked} == {(50, 51)}
     batch = next(iter(taken.loader.stream))
     assert set(batch["input_ids"][batch["attention_mask"] == 0].tolist()) == {52}
     assert set(batch["input_ids"][:, 0].tolist()) == {50}
