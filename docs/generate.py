@@ -84,7 +84,7 @@ def lengths(*names: str) -> str:
 
 def training_presets() -> str:
     """The settings of every preset of `synthshards curve`."""
-    from synthshards.train.curve import CONF, compose
+    from synthshards.train.config.compose import CONF, compose
 
     lines = [
         "| preset | context | batch | steps | schedule | weight decay | learning rates | packing | rows |",
@@ -105,7 +105,7 @@ def training_presets() -> str:
 
 def settings(file: str) -> str:
     """Every key of a file of train/conf with its default and the comment beside it; ``train/default`` is that file."""
-    from synthshards.train.curve import CONF
+    from synthshards.train.config.compose import CONF
 
     group = "" if file == "config" else f"{file.split('/')[0]}."
     lines, parents = ["| key | default | |", "|---|---|---|"], list[str]()
@@ -125,7 +125,7 @@ def settings(file: str) -> str:
 
 def datasets() -> str:
     """The keys and defaults of every group of train/conf/dataset."""
-    from synthshards.train.curve import CONF
+    from synthshards.train.config.compose import CONF
 
     lines = ["| `dataset=` | keys and defaults |", "|---|---|"]
     for path in sorted((CONF / "dataset").glob("*.yaml")):

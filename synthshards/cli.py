@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     ),
     "train": ("synthshards.train.commands", "train", "Train a small model: the minimal example.", "train"),
     "curve": ("synthshards.train.commands", "curve", "Train, evaluate and draw the learning curve.", "train"),
-    "plot": ("synthshards.train.plot_command", "plot", "Draw learning curves of several runs.", "train"),
+    "plot": ("synthshards.train.commands", "plot", "Draw learning curves of several runs.", "train"),
     "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from synthshards.pipelines.bench.plain import PLAIN
 from synthshards.tasks.task import Task
 
 from .config.options import TrainOptions
-from .loop.step import any_batch, make_optimizer, mean_loss
-from .models.base import build_model
+from .data.batches import training_tensors
+from .loop.step import make_optimizer, mean_loss
+from .models import build_model
 
 BATCH = 8
 #: Steps before the clock starts: kernels are loaded, memory is had.
@@ -50,11 +52,12 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
 
     def loaded(threads: int) -> Iterator[Batch]:
         for batch in ours.batches(BATCH, repeat=True).loader(num_workers=threads):
-            yield any_batch(batch)
+            yield training_tensors(batch)
 
+    our_loss = partial(mean_loss, plain_logits=True)
     loops = [
-        _Loop("ours", loaded(0), mean_loss),
-        _Loop("ours, 1 thread ahead", loaded(1), mean_loss),
+        _Loop("ours", loaded(0), our_loss),
+        _Loop("ours, 1 thread ahead", loaded(1), our_loss),
         _Loop("plain Python", plain_batches(task), own_loss),
     ]
     for turn in range(_TURNS):
@@ -76,8 +79,8 @@ def plain_batches(task: Task) -> Iterator[Batch]:
         for row in rows:
             own, extra = row["input_ids"], longest - len(row["input_ids"])
             ids.append(own + [0] * extra)
-            wanted = zip(own, row["loss_mask"], strict=True)
-            labels.append([token if on else -100 for token, on in wanted] + [-100] * extra)
+            masked = zip(own, row["loss_mask"], strict=True)
+            labels.append([token if on else -100 for token, on in masked] + [-100] * extra)
             mask.append([1] * len(own) + [0] * extra)
         yield {
             "input_ids": torch.tensor(ids), "labels": torch.tensor(labels), "attention_mask": torch.tensor(mask),

@@ -1,10 +1,10 @@
-"""The commands `train` and `curve`: their arguments are Hydra's."""
+"""The commands `train` and `curve`, whose arguments are Hydra's, and `plot`. What they run is loaded when they run."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
+
+from synthshards.cli import load
 
 _HYDRA = {"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]}
 
@@ -22,7 +22,7 @@ def train(overrides: tuple[str, ...]) -> None:
 
     Settings are those of `synthshards curve`.
     """
-    import_module("synthshards.train.minimal").main(overrides)
+    load("synthshards.train.minimal", "train", "train").main(overrides)
 
 
 @click.command(context_settings=_HYDRA)
@@ -41,4 +41,48 @@ def curve(overrides: tuple[str, ...]) -> None:
 
     Settings are Hydra's: group=name and group.key=value. docs/training.md lists them all.
     """
-    import_module("synthshards.train.curve").main(overrides)
+    load("synthshards.train.curve", "train", "curve").main(overrides)
+
+
+@click.command()
+@click.argument("csvs", metavar="[NAME=]CSV...", nargs=-1, required=True)
+@click.option(
+    "--out", "outs", multiple=True, default=("curve.png",), show_default=True, metavar="FILE",
+    help="Where to write the picture; .png, .svg or .pdf. May be given several times.",
+)  # fmt: skip
+@click.option("--metric", "metrics", multiple=True, default=("accuracy",), show_default=True, metavar="COLUMN",
+    help="What to show. May be given several times.")  # fmt: skip
+@click.option("--x", default="examples_seen", show_default=True, metavar="COLUMN", help="What to show it over.")
+@click.option("--scale", type=click.Choice(["linear", "log"]), default="linear", show_default=True, help="Of x.")
+@click.option(
+    "--spread", type=click.Choice(["range", "sd", "none"]), default="range", show_default=True,
+    help="Of runs with one name: from least to greatest, a standard deviation each way, or none.",
+)  # fmt: skip
+@click.option("--hop", "hops", type=int, multiple=True, metavar="K", help="Only this hop. May be given several times.")
+@click.option("--title", default="", help="What stands above the picture.")
+def plot(
+    csvs: tuple[str, ...],
+    outs: tuple[str, ...],
+    metrics: tuple[str, ...],
+    x: str,
+    scale: str,
+    spread: str,
+    hops: tuple[int, ...],
+    title: str,
+) -> None:
+    """Draw the learning curves of several runs in one picture.
+
+    Runs of one NAME (those without any together) differ in their seed: they become one line, their mean, with its
+    spread around it. There is a line for each name, hop and metric.
+
+    \b
+    Examples:
+      synthshards plot outputs/run/depo_hop_metrics.csv
+      synthshards plot seed1.csv seed2.csv seed3.csv --scale log --out curve.svg --out curve.pdf
+      synthshards plot GPT-2=a1.csv GPT-2=a2.csv Llama=b1.csv Llama=b2.csv --metric accuracy --metric kl
+    """
+    load("synthshards.train.report.plot", "train", "plot").plot_curves(
+        csvs, outs, metrics, x, scale, spread, hops, title
+    )
+    for out in outs:
+        click.echo(out)

@@ -15,14 +15,14 @@ import torch
 from synthshards.errors import UsageError
 from synthshards.params import parse
 
+from .config.compose import compose, given_of
 from .config.options import DataOptions, EvalOptions, TrainOptions
-from .curve import compose, given_of
-from .data.eval_sets import eval_sets, longest_row
-from .data.train_tasks import make_subjects
+from .data.batches import training_tensors
+from .data.eval_sets import eval_sets, longest_row, metric_options
+from .data.train_tasks import make_train_tasks
 from .evaluation.evaluate import scores
-from .loop.step import any_batch, choose_device, make_optimizer, mean_loss
-from .models.base import build_model, tokenizer_ids
-from .models.options import parse_options
+from .loop.step import choose_device, make_optimizer, mean_loss
+from .models import build_model, parse_options, tokenizer_ids
 
 #: Settings of `synthshards curve` that this script has no lines for.
 _NOT_HERE = {
@@ -62,34 +62,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, options = config["model"].pop("name"), config["model"]
     special = tokenizer_ids(parse_options(name, options))
     data = parse(DataOptions, config["data"], "data")
-    (subject,) = make_subjects(config["dataset"], data, train, given=given_of(overrides), special=special)
-    sets = eval_sets(subject, ev)
+    (train_task,) = make_train_tasks(config["dataset"], data, train, given=given_of(overrides), special=special)
+    sets = eval_sets(train_task, ev)
 
     # A model with random weights, large enough for the largest id and the longest row.
     built = build_model(
-        name, options, seed=config["seed"], task=subject.name, largest_id=subject.largest_id,
-        longest_row=max(longest_row(sets, subject.tokenizer), train.seq_len or 0),
+        name, options, seed=config["seed"], task=train_task.name, largest_id=train_task.largest_id,
+        longest_row=max(longest_row(sets, train_task.tokenizer), train.seq_len or 0),
     )  # fmt: skip
     model = built.model.to(device)
     optimizer = make_optimizer(model, train)
 
     # Batches in index order, the same ones from shards and on the fly.
-    stream = subject.training_rows().batches(
-        train.batch_size, packing=train.packing, seq_len=train.seq_len, repeat=True, tokenizer=subject.tokenizer,
+    stream = train_task.training_rows().batches(
+        train.batch_size, packing=train.packing, seq_len=train.seq_len, repeat=True, tokenizer=train_task.tokenizer,
         pad_id=(special.pad if special is not None else None) or 0,
     )  # fmt: skip
     torch.manual_seed(config["seed"])
     for step, batch in zip(range(1, train.max_steps + 1), stream, strict=False):
-        loss = mean_loss(model, {key: value.to(device) for key, value in any_batch(batch).items()}, train.isolate)
+        inputs = {key: value.to(device) for key, value in training_tensors(batch).items()}
+        loss = mean_loss(model, inputs, train.isolate, built.plain_logits)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         print(f"step {step:3d}  loss {loss.item():.4f}", flush=True)
 
     # What it has learned: whole answers, and tokens of answers with and without marks such as <ans>.
-    for row, _ in scores(model, subject, sets, ev, config["seed"]):
-        name = f"hop_{row['hop']}" if "hop" in row else subject.name
-        extra = "".join(f"  {key} {row[key]:.4g}" for key in ("kl", "bits", "bits_per_parameter") if key in row)
+    measuring = metric_options(ev, train_task, config["seed"])
+    for row, _ in scores(model, train_task.name, train_task.task, sets, measuring):
+        name = f"hop_{row['hop']}" if "hop" in row else train_task.name
+        extra = "".join(f"  {key} {row[key]:.4g}" for key in train_task.evaluation.told)
         print(
             f"{name}: "
             f"whole answers {row['accuracy']:.4f} ± {row['standard_error']:.4f}  "
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
     # And a row is what the law says, by a checker that shares no code with the generator.
-    print(f"first row valid: {bool(subject.task.validate_example(subject.dataset[0]))}")
+    print(f"first row valid: {bool(train_task.task.validate_example(train_task.dataset[0]))}")
 
 
 if __name__ == "__main__":

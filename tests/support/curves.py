@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synthshards.train.curve import compose, given_of
+from synthshards.train.config.compose import compose, given_of
 from synthshards.train.run import Run
 
 #: Depo with a vocabulary of 64.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,17 +86,6 @@ def checkpointed(model: Any) -> Any:
 
     enable_gradient_checkpointing(model)
     return model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, afterwards on as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def weights(model: Any) -> dict[str, Tensor]:

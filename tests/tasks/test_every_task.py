@@ -67,6 +67,20 @@ def comparisons(source: str) -> Iterator[int]:
                     yield node.lineno
 
 
+def task_names(source: str) -> Iterator[int]:
+    """Lines with a string that is a task's name."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in TASKS:
+            yield node.lineno
+
+
+def test_training_names_no_task_but_in_its_evaluation() -> None:
+    for path in (ROOT / "train").rglob("*.py"):
+        if path.parent.name != "metrics":
+            assert list(task_names(path.read_text())) == [], path
+    assert list(task_names('x = 1\nTITLES = {"lano": "Lano"}')) == [2]
+
+
 def test_no_task_is_told_apart_outside_its_own_file() -> None:
     for floor in ("synthshards", "pipelines", "loaders"):
         for path in (ROOT / floor).rglob("*.py"):

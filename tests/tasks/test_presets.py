@@ -11,11 +11,11 @@ from helpers import Ended
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from synthshards import make_task
-from synthshards.train import curve
+from synthshards.train.config.compose import CONF, compose
 from synthshards.train.config.options import EvalOptions, TrainOptions
 from synthshards.train.data.train_tasks import OWN_KEYS
 
-FOLDER = curve.CONF / "preset"
+FOLDER = CONF / "preset"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 FAST = ["3e-4", "5e-4", "1e-3", "2e-3"]
 MANO = ["1e-4", "2e-4", "3e-4", "5e-4"]
@@ -54,7 +54,7 @@ PUBLISHED: dict[str, tuple[int, int, int, float, list[str]]] = {
 @cache
 def composed(name: str) -> dict[str, Any]:
     """The configuration of a preset."""
-    return curve.compose([f"preset={name}"])
+    return compose([f"preset={name}"])
 
 
 def expected(name: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_evaluation_is_the_paper_s(name: str) -> None:
 
 
 def test_an_option_wins_over_the_preset() -> None:
-    config = curve.compose(["preset=depo1-300", "train.max_steps=7", "dataset.N=50", "model.size=8L512D"])
+    config = compose(["preset=depo1-300", "train.max_steps=7", "dataset.N=50", "model.size=8L512D"])
     assert (config["train"]["max_steps"], config["dataset"]["N"], config["model"]["size"]) == (7, 50, "8L512D")
 
 

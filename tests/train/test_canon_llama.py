@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import checkpointed, close, gradients, one_thread, rows
+from tiny_models import checkpointed, close, gradients, rows
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
@@ -33,10 +32,7 @@ SIZES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def llama(canon: str = "ABCD", **options: Any) -> CanonLlamaForCausalLM:

@@ -1,4 +1,4 @@
-"""`synthshards curve`: what it writes, that shards give the curve of rows on the fly, and how eval sets are kept."""
+"""`synthshards curve`: what it writes, and that shards give the curve of rows on the fly."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from curves import BRIEF, CAPO, DEPO, GPT2, LANO, MANO, RECURRENT, TASKS, files, make_run, only_csv, run, table
 from helpers import Ended
-from tiny_models import one_thread
 
 import synthshards
 from synthshards.errors import UsageError
-from synthshards.train.report import table as tables
 
 Cli = Callable[..., Ended]
 TOKENS = ["token_accuracy", "token_standard_error", "answer_token_accuracy", "answer_token_standard_error"]
@@ -36,12 +34,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread; pictures only where a test looks at them."""
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")  # tests share the machine
 
 
 def build(cli: Cli, folder: Path, *overrides: str, form: str = "parquet", rows: int = 64, seed: int = 42) -> Path:
@@ -81,7 +74,7 @@ def test_record_and_config(tmp_path: Path) -> None:
     made = run(tmp_path, *DEPO)
     record = json.loads((tmp_path / "run.json").read_text())
     (data,) = record["data"]
-    assert data["fingerprint"] == made.subjects[0].dataset.fingerprint
+    assert data["fingerprint"] == made.train_tasks[0].dataset.fingerprint
     assert data["identity"]["params"]["N"] == 6
     assert data["identity"]["split"] == "train"
     assert [(e["name"], e["split"], e["rows"]) for e in record["eval"]] == [(f"hop_{h}", "eval", 5) for h in (1, 2, 4)]
@@ -159,130 +152,11 @@ def test_shards_in_an_object_store(tmp_path: Path, cli: Cli, s3_url: str) -> Non
 def test_the_manifest_wins_over_defaults(tmp_path: Path, cli: Cli) -> None:
     shards = build(cli, tmp_path / "data", seed=7)
     made = make_run(tmp_path / "run", f"data.path={shards}", "dataset.N=6", "data.seed=7")
-    assert made.subjects[0].task.params.N == 6
-    assert {one.seed for one in made.sets[0]} == {7}
+    assert made.train_tasks[0].task.params.N == 6
+    assert {one.seed for one in made.evaluator.sets[0]} == {7}
 
 
-# Eval sets ---------------------------------------------------------------------------------------------------------
-
-
-def test_train_and_eval_rows_have_no_stream_in_common(tmp_path: Path) -> None:
-    made = make_run(tmp_path, *DEPO)
-    assert made.subjects[0].dataset.identity.split == "train"
-    assert {one.split for one in made.sets[0]} == {"eval"}
-    assert [one.task.params.fixed_k for one in made.sets[0]] == [1, 2, 4]
-    assert all(one.task.params.qa for one in made.sets[0])
-
-
-def test_fresh_rows_at_each_evaluation(tmp_path: Path) -> None:
-    made = make_run(tmp_path, *DEPO)
-    one = made.sets[0][0]
-    rows = [[tuple(row["input_ids"]) for row in one.at(number).rows()] for number in (0, 1, 2)]
-    assert len({row for some in rows for row in some}) == 15
-    assert rows[1] == [tuple(row["input_ids"]) for row in one.task.batch(42, "eval", 5, 5).rows()]
-
-
-def test_fresh_and_frozen_runs_ask_for_the_rows_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synthshards.train.data.eval_sets import EvalSet
-
-    asked: list[int] = []
-    plain = EvalSet.rows
-    monkeypatch.setattr(EvalSet, "rows", lambda self: asked.append(self.start) or plain(self))  # type: ignore[func-returns-value]
-    run(tmp_path / "fresh", *DEPO, "eval.hops=[2]")
-    assert asked == [0, 5, 10]
-    asked.clear()
-    run(tmp_path / "frozen", *DEPO, "eval.hops=[2]", "eval.resample_each_eval=false")
-    assert asked == [0, 0, 0]
-
-
-@pytest.mark.parametrize("task", ["depo", "lano", "capo"])
-def test_a_frozen_run_is_evaluated_again_from_its_manifests_alone(task: str, tmp_path: Path, cli: Cli) -> None:
-    first = tmp_path / "first"
-    made = run(first, *TASKS[task], "eval.resample_each_eval=false")
-    labels = {"depo": ["hop_1", "hop_2", "hop_4"], "lano": ["lano"], "capo": ["capo_bios", "capo_qa"]}[task]
-    assert sorted(path.name for path in (first / "eval").iterdir()) == [f"{one}.manifest.json" for one in labels]
-    run(tmp_path / "second", *TASKS[task], f"eval.manifests={first / 'eval'}", "eval.num_examples_per_hop=1")
-    assert only_csv(first) == only_csv(tmp_path / "second")
-    assert files(tmp_path / "second") & {"eval"} == set()
-    one = made.sets[0][0]
-    manifest = first / "eval" / f"{one.label}.manifest.json"
-    assert cli("reproduce", manifest, "--out", tmp_path / "rows").code == 0
-    stored = synthshards.open_dataset(str(tmp_path / "rows"))
-    name = "text" if task == "capo" else "input_ids"
-    assert [list(row[name]) for row in (stored[i] for i in range(len(stored)))] == [list(r[name]) for r in one.rows()]
-
-
-def test_manifests_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    from synthshards.train.data.eval_sets import EvalSet, write_manifests
-
-    wide = synthshards.make_task("depo", N=6, K=4, qa=True, fixed_k=2)
-    write_manifests([EvalSet("hop_2", 2, wide, 0, "eval", 3)], tmp_path / "wide")
-    with pytest.raises(UsageError, match=r"hop_2.manifest.json: its rows hold the id 9500, and depo has ids up to 40"):
-        make_run(tmp_path, *DEPO, f"eval.manifests={tmp_path / 'wide'}")
-    mixed = make_run(tmp_path, *DEPO).subjects[0].task
-    write_manifests([EvalSet("all", None, mixed, 0, "eval", 3)], tmp_path / "mixed")
-    with pytest.raises(UsageError, match=r"different hops; legal: rows of one, fixed_k=HOP"):
-        make_run(tmp_path, *DEPO, f"eval.manifests={tmp_path / 'mixed'}")
-
-
-# Wrong settings ----------------------------------------------------------------------------------------------------
-
-WRONG = {
-    "a hop above K": (("eval.hops=[1,5]",), "eval.hops: 5 is above dataset.K=4; legal: 1..4"),
-    "no hop": (("eval.hops=[]",), "eval.hops=[]; legal: at least one hop, or null"),
-    "vocabulary": (("model.vocab_size=40",), "largest token id of depo is 40; legal: 41 or more"),
-    "context": (("model.n_positions=20",), "model.n_positions=20 is too short: the longest row of depo has 37 tokens"),
-    "context of hard rows": (  # none of which is met in training or evaluation
-        ("model.n_positions=36", "eval.qa=false", "eval.hops=[1]", "eval.num_examples_per_hop=1", "train.max_steps=1",
-         "train.batch_size=1", "seed=3"),
-        "model.n_positions=36 is too short: the longest row of depo has 37 tokens",
-    ),
-    "unknown key": (("train.max_step=3",), "train: no key 'max_step'; did you mean 'max_steps'?; legal: num_examples"),
-    "unknown group": (("trian.max_steps=3",), "no setting 'trian'; did you mean 'train'?; legal: seed, output_dir"),
-    "unknown inner key": (("data.pth=x",), "data: no key 'pth'; did you mean 'path'?; legal: path, seed, mixture"),
-    "unknown parameter": (("dataset.NN=3",), "dataset: no key 'NN'"),
-    "unknown option": (("model=tiny_gpt",), "no model 'tiny_gpt'; did you mean 'tiny_gpt2'?; legal: from_pretrained"),
-    "unknown preset": (("preset=depo1-22",), "no preset 'depo1-22'; did you mean 'depo1-225'?"),
-    "no value": (("train.max_steps",), "missing EQUAL"),
-    "wrong type": (("train.max_steps=3.5",), "train: max_steps=3.5 is not legal (expected int, got float)"),
-    "out of range": (("train.batch_size=0",), "train: batch_size=0 is not legal"),
-    "seed": (("seed=-1",), "seed=-1 is not legal"),
-    "large seed": (("seed=18446744073709551616", "data.seed=0"), "seed=18446744073709551616; legal: an integer 0..2"),
-    "precision": (("train.precision=fp8",), "train: precision='fp8' is not legal"),
-    "device": (("train.device=abacus",), "train.device=abacus: "),
-    "windows without length": (("train.packing=concat",), "train: packing=concat needs train.seq_len"),
-    "no data": (("data.path=/nowhere/x",), "/nowhere/x: nothing there; legal: a dataset"),
-    "no manifests": (("eval.manifests=/nowhere/x",), "eval.manifests=/nowhere/x: no *.manifest.json of depo in it"),
-    "metrics_file": (("metrics_file=m.txt",), "metrics_file=m.txt; legal: a name that ends in .csv"),
-    "plot_file": (("plot_file=m.gif",), "plot_file=m.gif; legal: a name that ends in .png or .svg or .pdf"),
-    "a mixture of one": (("data.mixture={depo1:1}",), "legal: weights of at least two of brevo1, brevo2, depo1"),
-    "a mixture of strangers": (("data.mixture={depo1:1,nano:1}",), "'nano' cannot be mixed; did you mean 'mano'?"),
-    "parameters of strangers": (
-        ("data.mixture={depo1:1,mano:1}", "data.mixture_params={mano:{N:2}}"), "data.mixture_params: mano has no 'N'"
-    ),
-    "parameters without mixture": (("data.mixture_params={mano:{L:2}}",), "data.mixture_params: 'mano' is not mixed"),
-    "two sources": (("data.mixture={depo1:1,mano:1}", "data.path=x"), "data.path and data.mixture are two sources"),
-    "dataset in a mixture": (("data.mixture={depo1:1,mano:1}",), "dataset.N says nothing in a mixture"),
-    "groups of layers": (("model=recurrent_olmo3", "model.recurrent.loop_layers=3"), "groups that add up to it"),
-    "a flag": (("--cgf", "job"), "curve: no flag --cgf; legal: KEY=VALUE"),
-    "what to show": (("--cfg", "jobs"), "invalid choice: 'jobs'"),
-    "a key shown": (("--cfg", "job", "dataset.NN=3"), "dataset: no key 'NN'"),
-    "a key in a sweep": (("--multirun", "seed=1,2", "dataset.NN=3"), "dataset: no key 'NN'"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_settings_are_refused_in_one_line_and_leave_nothing(case: str, tmp_path: Path, cli: Cli) -> None:
-    overrides, line = WRONG[case]
-    base = {one.partition("=")[0]: one for one in (*GPT2, *BRIEF, *DEPO, *overrides)}
-    if "model=recurrent_olmo3" in overrides:
-        base = {key: one for key, one in base.items() if one not in GPT2 or key == "model"}
-    ended = cli("curve", *base.values(), f"output_dir={tmp_path / 'out'}")
-    assert ended.code == 2, ended
-    assert line in ended.err
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1
-    assert files(tmp_path) == set()
+# What is refused ------------------------------------------------------------------------------------------------------
 
 
 def test_rows_that_only_training_meets_need_room_too(tmp_path: Path) -> None:
@@ -309,22 +183,7 @@ def test_what_differs_from_the_manifest_is_refused(override: str, line: str, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_training_on_what_is_evaluated_is_refused(tmp_path: Path, cli: Cli) -> None:
-    pairs = [one.removeprefix("dataset.") for one in DEPO]
-    cli("build", "depo", *pairs, "--examples", 20, "--split", "eval", "--out", tmp_path / "data")
-    ended = cli("curve", *GPT2, *BRIEF, f"data.path={tmp_path / 'data'}", f"output_dir={tmp_path / 'out'}")
-    assert ended.code == 2
-    assert "its rows are of the split eval, on which the run is evaluated" in ended.err
-
-
 # The command -------------------------------------------------------------------------------------------------------
-
-
-def test_the_command_shows_its_configuration(cli: Cli) -> None:
-    ended = cli("curve", "--cfg", "job", "dataset=mano", "dataset.L=3")
-    assert ended.code == 0
-    assert "L: 3" in ended.out
-    assert "max_steps: 200" in ended.out
 
 
 def test_several_seeds_have_a_folder_each(tmp_path: Path, cli: Cli) -> None:
@@ -357,9 +216,10 @@ def test_the_tokenizer_of_a_pretrained_model_replaces_special_ids(tmp_path: Path
     tokenizer.save_pretrained(tmp_path / "model")
     base = ("model=from_pretrained", f"model.name_or_path={tmp_path / 'model'}", *BRIEF)
     taken = run(tmp_path / "run", *DEPO, "dataset.separator=true", base=base)
-    p = taken.subjects[0].task.params
+    p = taken.train_tasks[0].task.params
     assert (p.bos_token_id, p.separator_token_id) == (50, 51)
-    assert {(e.task.params.bos_token_id, e.task.params.separator_token_id) for e in taken.sets[0]} == {(50, 51)}
+    asked = [one.task.params for one in taken.evaluator.sets[0]]
+    assert {(p.bos_token_id, p.separator_token_id) for p in asked} == {(50, 51)}
     batch = next(iter(taken.loader.stream))
     assert set(batch["input_ids"][batch["attention_mask"] == 0].tolist()) == {52}
     assert set(batch["input_ids"][:, 0].tolist()) == {50}
@@ -381,7 +241,7 @@ def test_questions_among_biographies(tmp_path: Path) -> None:
     made = run(
         tmp_path, *CAPO, "dataset.qa_share=0.5", "train.packing=paper", "train.seq_len=128", "train.batch_size=8"
     )
-    assert made.subjects[0].training_rows() is not made.subjects[0].dataset
+    assert made.train_tasks[0].training_rows() is not made.train_tasks[0].dataset
     batch = next(iter(made.loader.stream))
     assert set(batch["source"].tolist()) == {0, 1}
     assert {row["step"] for row in table(tmp_path / "capo_metrics.csv")} == {"1", "3", "6"}

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from synthshards.train import curve
+from synthshards.train.config.compose import CONF, compose
 from synthshards.train.run import Run
 
-EXPERIMENTS = sorted(path.stem for path in (curve.CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GOLDEN = Path(__file__).parents[1] / "golden" / "mano_short.csv"
 #: One operation modulo 3: seconds on one core.
 SHORT = (
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 def run(folder: Path, *overrides: str) -> list[dict[str, str]]:
     """The rows of the CSV of a run."""
-    Run(curve.compose([*overrides, f"output_dir={folder}"]), say=lambda _: None).run()
+    Run(compose([*overrides, f"output_dir={folder}"]), say=lambda _: None).run()
     (path,) = folder.glob("*_metrics.csv")
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -13,7 +13,7 @@ from oracles import Script, peeking, taught
 from synthshards import BrevoTask
 from synthshards.errors import UsageError
 from synthshards.train.evaluation.generation import generate
-from synthshards.train.evaluation.metrics import METRICS, Options, eval_rows
+from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 from synthshards.train.evaluation.metrics.brevo import measure
 
 MARKS = {"bos_token_id": 30, "query_token_id": 31, "answer_token_id": 32, "eos_token_id": 33}
@@ -73,7 +73,7 @@ def another_order(task: BrevoTask, row: dict[str, Any]) -> list[int]:
 def test_every_valid_order_is_right(kind: str) -> None:
     task = TASKS[kind]
     rows = eval_rows(task, 0, 25)
-    score = measure(scripted(rows, lambda _i, right: right), task, rows, Options(batch_rows=7))
+    score = measure(scripted(rows, lambda _i, right: right), task, rows, MetricOptions(batch_rows=7))
     assert (score.accuracy, score.standard_error, score.count) == (1.0, 0.0, 25)
     others = [another_order(task, row) for row in rows]
     assert any(new != row["input_ids"][start_of(row) :].tolist() for new, row in zip(others, rows, strict=True))
@@ -137,4 +137,4 @@ def test_a_real_model() -> None:
 def test_no_rows() -> None:
     with pytest.raises(UsageError, match="nothing to measure"):
         measure(peeking(VOCAB), TASKS["brevo1"], [])
-    assert METRICS["brevo"] is measure
+    assert EVALUATIONS["brevo"].measure is measure

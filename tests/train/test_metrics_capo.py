@@ -18,7 +18,7 @@ from synthshards import CapoTask
 from synthshards.errors import UsageError
 from synthshards.tasks.capo import capacity
 from synthshards.tasks.capo.biography import SPANS
-from synthshards.train.evaluation.metrics import METRICS, Options, eval_rows
+from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 from synthshards.train.evaluation.metrics.capo import CapoScore, measure, parameters, telling_span, token_nats
 
 PEOPLE = 60
@@ -46,8 +46,8 @@ def tokenizer() -> Any:
 
 
 @cache
-def options(**more: Any) -> Options:
-    return Options(tokenizer=tokenizer(), **more)
+def options(**more: Any) -> MetricOptions:
+    return MetricOptions(tokenizer=tokenizer(), **more)
 
 
 def words_of(text: str, part: tuple[int, int]) -> list[int]:
@@ -133,7 +133,7 @@ def test_the_nats_of_a_text_are_those_of_the_model_alone() -> None:
     model = tiny_llama(VOCAB, positions=512)
     rows = eval_rows(BIOS, 0, 5)
     texts = [np.array([EOS, *tokenizer()(row["text"], add_special_tokens=False)["input_ids"]]) for row in rows]
-    found = token_nats(model, texts, Options(batch_tokens=500))
+    found = token_nats(model, texts, MetricOptions(batch_tokens=500))
     for ids, nats in zip(texts, found, strict=True):
         with torch.no_grad():
             logits = model.eval()(input_ids=torch.from_numpy(ids)[None]).logits[0].double().log_softmax(-1)
@@ -251,10 +251,28 @@ def test_what_cannot_be_measured() -> None:
         measure(tied_long(), BIOS, [], options())
     endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer)
     with pytest.raises(UsageError, match="no eos_token_id"):
-        measure(tied_long(), BIOS, rows, Options(tokenizer=endless))
+        measure(tied_long(), BIOS, rows, MetricOptions(tokenizer=endless))
     with pytest.raises(UsageError, match="gives no offsets"):
-        measure(tied_long(), BIOS, rows, Options(tokenizer=Slow()))
+        measure(tied_long(), BIOS, rows, MetricOptions(tokenizer=Slow()))
     biod = CapoTask(num_people=PEOPLE, exposures=1, form="biod")
     with pytest.raises(UsageError, match="form=biod are not measured"):
         measure(tied_long(), biod, eval_rows(biod, 0, 2), options())
-    assert METRICS["capo"] is measure
+    assert EVALUATIONS["capo"].measure is measure
+
+
+def test_chance_is_the_commonest_value_of_what_is_asked() -> None:
+    chance = EVALUATIONS["capo"].chance
+    rows = eval_rows(QA, 0, 60)
+    alone = {row["question"]: chance(QA, [row]) for row in rows}
+    assert alone == {
+        "birth_date": 1 / 67_200, "birth_city": 1 / 200, "university": 1 / 300, "major": 1 / 100, "employer": 1 / 263,
+        "work_city": 36 / 263,
+    }  # fmt: skip
+    assert chance(QA, [*rows, *eval_rows(BIOS, 0, 3)]) == pytest.approx(np.mean([alone[r["question"]] for r in rows]))
+    assert chance(BIOS, eval_rows(BIOS, 0, 3)) is None
+
+
+def test_strata_of_stored_rows() -> None:
+    """Questions come before what was trained on, whatever their manifests are called."""
+    stratum_of = EVALUATIONS["capo"].stratum_of
+    assert [stratum_of(task).trained for task in (QA, BIOS)] == [False, True]

@@ -13,9 +13,10 @@ from oracles import packed, peeking, taught
 from torch import Tensor
 
 from synthshards import DepoTask, open_dataset
+from synthshards.catalog import TASKS
 from synthshards.errors import UsageError
 from synthshards.train.evaluation.generation import generate
-from synthshards.train.evaluation.metrics import METRICS, PACKED_METRICS, Options, eval_rows
+from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 from synthshards.train.evaluation.metrics.common import mean_and_error, split_windows
 from synthshards.train.evaluation.metrics.depo import answers, measure, measure_windows
 
@@ -97,7 +98,7 @@ def test_teacher_forced_is_greedy_generation() -> None:
     assert 0.05 < np.mean(hits) < 0.95, "neither all right nor all wrong, or the comparison proves nothing"
     one_by_one = [measure(learned(), TASK, [row]) for row in rows]
     assert [round(score.accuracy * 3) for score in one_by_one] == np.reshape(hits, (-1, 3)).sum(1).tolist()
-    score = measure(learned(), TASK, rows, Options(batch_tokens=100))
+    score = measure(learned(), TASK, rows, MetricOptions(batch_tokens=100))
     assert (score.accuracy, score.count) == (pytest.approx(np.mean(hits)), 180)
 
 
@@ -138,7 +139,7 @@ def test_windows_count_every_whole_answer(carry: bool) -> None:
     count, cut = 0, 0
     for length in range(60, 75):  # rows of some 29 tokens, cut in all places
         window = packed(ROWS, length, carry)
-        score = measure_windows(peeking(VOCAB), TASK, [window], Options(batch_tokens=150))
+        score = measure_windows(peeking(VOCAB), TASK, [window], MetricOptions(batch_tokens=150))
         assert (score.accuracy, score.token_accuracy) == (1.0, 1.0)
         assert score.count == counted(window)
         count += score.count
@@ -177,7 +178,7 @@ def test_rows_that_see_one_another_are_an_option() -> None:
     model, window = learned(), packed(ROWS, 64)
     plain = {**window, "position_ids": torch.arange(64).expand(window["input_ids"].shape)}
     plain["segment_ids"] = (window["segment_ids"] > 0).long()
-    together = measure_windows(model, TASK, [window], Options(isolate=False))
+    together = measure_windows(model, TASK, [window], MetricOptions(isolate=False))
     assert together.token_accuracy == measure_windows(model, TASK, [plain]).token_accuracy
     assert together.token_accuracy != measure_windows(model, TASK, [window]).token_accuracy
 
@@ -219,13 +220,33 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(UsageError, match="a packed window has no position_ids"):
         measure_windows(peeking(VOCAB), TASK, [window])
     with pytest.raises(UsageError, match="batch_tokens=0; legal: from 1"):
-        Options(batch_tokens=0)
+        MetricOptions(batch_tokens=0)
+
+
+def test_chance_is_a_guess_among_the_other_nodes() -> None:
+    chance = EVALUATIONS["depo"].chance
+    assert chance(TASK, ROWS) == pytest.approx(1 / 4)
+    around = DepoTask(N=4, K=4, qa=True, fixed_k=4)
+    assert chance(around, eval_rows(around, 0, 5)) == 1  # four steps on four nodes lead back
+    free = DepoTask(N=5, K=7)
+    rows = eval_rows(free, 0, 60)
+    assert {row["n"] for row in rows} == {3, 4, 5}
+    each = [1.0 if k % row["n"] == 0 else 1 / (row["n"] - 1) for row in rows for k in row["ks"]]
+    assert chance(free, rows) == pytest.approx(np.mean(each))
+    assert chance(free, []) is None
+
+
+def test_the_hops_of_eval_sets() -> None:
+    strata = EVALUATIONS["depo"].strata
+    assert [one.hop for one in strata(DepoTask(K=12), None, True)] == [1, 2, 4, 8]
+    (one,) = strata(DepoTask(K=12), [5, 5], False)
+    assert (one.label, one.task.params.fixed_k, one.task.params.qa, one.trained) == ("hop_5", 5, False, False)
 
 
 def test_the_tables_name_every_task() -> None:
-    assert list(METRICS) == ["depo", "brevo", "mano", "lano", "capo"]
-    assert METRICS["depo"] is measure
-    assert PACKED_METRICS["depo"] is measure_windows
+    assert list(EVALUATIONS) == list(TASKS)
+    assert EVALUATIONS["depo"].measure is measure
+    assert EVALUATIONS["depo"].measure_windows is measure_windows
 
 
 def test_eval_rows_are_those_of_the_split() -> None:

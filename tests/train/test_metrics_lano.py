@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synthshards import LanoTask
 from synthshards.errors import UsageError
-from synthshards.train.evaluation.metrics import METRICS, Options, eval_rows
+from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 from synthshards.train.evaluation.metrics.lano import LanoScore, divergences, draw, measure, sentences
 
 #: Twelve sentences of 2 to 6 terminals.
@@ -55,7 +55,7 @@ def uniform() -> Oracle:
 
 
 def test_the_exact_law_scores_1_and_no_divergence() -> None:
-    score = measure(exact(), TASK, eval_rows(TASK, 0, 60), Options(samples=300))
+    score = measure(exact(), TASK, eval_rows(TASK, 0, 60), MetricOptions(samples=300))
     assert isinstance(score, LanoScore)
     assert (score.accuracy, score.standard_error, score.count) == (1.0, 0.0, 300)
     assert score.kl == pytest.approx(0.0, abs=1e-7)
@@ -64,7 +64,7 @@ def test_the_exact_law_scores_1_and_no_divergence() -> None:
 
 def test_drawn_sentences_follow_the_law() -> None:
     """Over all sentences: the shares of 3,000 draws against their probabilities, by χ²."""
-    said = [tuple(new[:-1]) for new in draw(exact(), TASK, 3000, Options(batch_rows=1000))]
+    said = [tuple(new[:-1]) for new in draw(exact(), TASK, 3000, MetricOptions(batch_rows=1000))]
     law = {ids: np.exp(TASK.grammar.log_prob(ids)) for ids in set(said)}
     assert sum(law.values()) == pytest.approx(1.0), "every sentence comes up"
     chi2 = sum((said.count(ids) - 3000 * p) ** 2 / (3000 * p) for ids, p in law.items())
@@ -81,7 +81,7 @@ def test_a_uniform_model() -> None:
         if TASK.grammar.contains(ids)
     )
     rows = eval_rows(TASK, 0, 40)
-    score = measure(uniform(), TASK, rows, Options(samples=3000, batch_rows=1000))
+    score = measure(uniform(), TASK, rows, MetricOptions(samples=3000, batch_rows=1000))
     assert abs(score.accuracy - share) < 4 * sqrt(share * (1 - share) / 3000)
     assert score.accuracy > 0
     each = []
@@ -91,7 +91,9 @@ def test_a_uniform_model() -> None:
         each.append(np.mean([sum(p * log(p * (V + 1)) for p in law) for law in smooth]))
     assert score.kl == pytest.approx(np.mean(each))
     assert score.kl_standard_error == pytest.approx(np.std(each, ddof=1) / sqrt(40))
-    np.testing.assert_allclose(divergences(uniform(), TASK, sentences(TASK, rows), Options(batch_tokens=10)), each)
+    np.testing.assert_allclose(
+        divergences(uniform(), TASK, sentences(TASK, rows), MetricOptions(batch_tokens=10)), each
+    )
 
 
 def test_other_tokens_than_terminals_and_the_end_do_not_diverge_but_do_not_parse() -> None:
@@ -103,7 +105,7 @@ def test_other_tokens_than_terminals_and_the_end_do_not_diverge_but_do_not_parse
         logits[..., 11] = 1.0
         return logits
 
-    score = measure(Oracle(says), TASK, eval_rows(TASK, 0, 20), Options(samples=100))
+    score = measure(Oracle(says), TASK, eval_rows(TASK, 0, 20), MetricOptions(samples=100))
     assert score.kl == pytest.approx(0.0, abs=1e-7)
     assert score.accuracy < 0.5
 
@@ -141,7 +143,7 @@ def test_rows_with_and_without_bos_are_the_same_sentences() -> None:
     bare = LanoTask(grammar=GRAMMAR, bos_token_id=BOS)
     rows = bare.batch(3, "eval", 0, 8).rows()
     framed = [{**row, "input_ids": np.array([BOS, *row["input_ids"]])} for row in bare.batch(3, "eval", 0, 8).rows()]
-    options = Options(samples=10)
+    options = MetricOptions(samples=10)
     model = tiny_gpt2(VOCAB)
     assert measure(model, bare, rows, options).columns() == measure(model, TASK, framed, options).columns()
 
@@ -160,12 +162,12 @@ def test_draws_repeat_with_the_seed_and_fit_the_context() -> None:
     model: Any = tiny_gpt2(VOCAB, positions=8, spread=0.1)
 
     def drawn(seed: int) -> list[list[int]]:
-        return draw(model, TASK, 20, Options(seed=seed))
+        return draw(model, TASK, 20, MetricOptions(seed=seed))
 
     assert drawn(1) == drawn(1) != drawn(2)
     short = tiny_gpt2(VOCAB, positions=4, spread=0.1)
     assert max(len(new) for new in draw(short, TASK, 20)) == 5, "four tokens, and the sign that it did not end"
-    hot = draw(model, TASK, 20, Options(seed=1, temperature=2.0))
+    hot = draw(model, TASK, 20, MetricOptions(seed=1, temperature=2.0))
     assert hot != drawn(1)
 
 
@@ -175,4 +177,4 @@ def test_one_row_and_no_row() -> None:
     assert isnan(score.kl_standard_error)
     with pytest.raises(UsageError, match="nothing to measure"):
         measure(uniform(), TASK, [])
-    assert METRICS["lano"] is measure
+    assert EVALUATIONS["lano"].measure is measure

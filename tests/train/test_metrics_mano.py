@@ -11,7 +11,7 @@ from oracles import Oracle, packed, peeking, sure_of, tiny_llama
 
 from synthshards import ManoTask
 from synthshards.train.evaluation.generation import generate
-from synthshards.train.evaluation.metrics import METRICS, PACKED_METRICS, Options, eval_rows
+from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 from synthshards.train.evaluation.metrics.mano import answers, measure, measure_windows
 
 TASK = ManoTask(L=10, qa=True, bos_token_id=4999)
@@ -53,7 +53,7 @@ def test_it_is_what_the_model_says_behind_the_mark() -> None:
         model.lm_head.weight[ZERO + 2 :] = 0
     said = generate(model, [row["input_ids"][:-1] for row in rows], max_new_tokens=1)
     hits = [bool(task.score_answer(row, new)) for row, new in zip(rows, said, strict=True)]
-    score = measure(model, task, rows, Options(batch_tokens=64))
+    score = measure(model, task, rows, MetricOptions(batch_tokens=64))
     assert score.accuracy == pytest.approx(np.mean(hits))
     assert 0.1 < score.accuracy < 0.9
 
@@ -81,6 +81,17 @@ def test_the_token_behind_a_mark_that_ends_its_row_is_no_value() -> None:
     assert answers(ManoTask(L=3).params, ids, ids, segments).tolist() == [[12, 13]]
 
 
+@pytest.mark.parametrize(("qa", "exact"), [(True, 0.0703), (False, 0.0662)])
+def test_chance_is_the_share_of_the_commonest_value(qa: bool, exact: float) -> None:
+    task, evaluation = ManoTask(qa=qa), EVALUATIONS["mano"]
+    rows = eval_rows(task, 0, 3000)
+    chance = evaluation.chance(task, rows)
+    assert chance == pytest.approx(exact, abs=1e-4 if qa else 1e-3)  # here ℓ is that of the rows
+    guessed = np.mean([row["answer"] == 0 for row in rows])
+    assert guessed == pytest.approx(chance, abs=3 * sqrt(exact / 3000))
+    assert evaluation.chance(task, []) is None
+
+
 def test_the_tables() -> None:
-    assert METRICS["mano"] is measure
-    assert PACKED_METRICS["mano"] is measure_windows
+    assert EVALUATIONS["mano"].measure is measure
+    assert EVALUATIONS["mano"].measure_windows is measure_windows

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from curves import GPT2, TASKS, files
 from helpers import Ended
-from tiny_models import one_thread
 
 Cli = Callable[..., Ended]
 TINY = ("train.max_steps=3", "train.batch_size=4", "eval.num_examples_per_hop=5", "train.learning_rate=0.01")
@@ -18,12 +17,10 @@ EXTRA = {"lano": rf"  kl {NUMBER}", "capo": rf"  bits {NUMBER}  bits_per_paramet
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and a current folder in which a file that should not be written would be seen."""
+def _elsewhere(one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder in which a file that should not be written would be seen."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with one_thread():
-        yield
 
 
 def settings(*overrides: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import warnings
-from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,18 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tiny_models import TINY, one_thread, rows, same, weights
+from tiny_models import TINY, rows, same, weights
 
 from synthshards.errors import UsageError
+from synthshards.train import models as train_models
 from synthshards.train.evaluation.logits import accepted
+from synthshards.train.models import MODELS, build_model, parse_options
 from synthshards.train.models import attention_inputs as layer_inputs
-from synthshards.train.models import base as train_models
-from synthshards.train.models.base import build_model
+from synthshards.train.models.base import as_mapping
 from synthshards.train.models.canon_llama import model as canon
-from synthshards.train.models.options import MODELS, as_mapping, parse_options
 from synthshards.train.models.recurrent_olmo3 import model as recurrent_olmo3
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 # Options -------------------------------------------------------------------------------------------------------------
@@ -39,7 +35,7 @@ def test_the_yaml_file_holds_every_option_and_its_default(name: str) -> None:
     stored = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(stored, dict)
     assert stored.pop("name") == name
-    assert stored == as_mapping(MODELS[name]())
+    assert stored == as_mapping(MODELS[name].Options())
 
 
 def test_options_come_as_hydra_gives_them() -> None:
@@ -104,7 +100,7 @@ def test_a_task_that_does_not_fit_is_refused_before_a_weight_is_made(
     name: str, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    monkeypatch.setattr(train_models, "_make", lambda *_: made.append(name))
+    monkeypatch.setitem(MODELS, name, replace(MODELS[name], make=lambda *_: made.append(name)))
     with pytest.raises(UsageError) as error:
         build_model(name, options, task="depo", largest_id=9700, longest_row=1201)
     assert message in str(error.value)
@@ -124,7 +120,7 @@ def test_what_just_fits_is_built() -> None:
     [("12L768D", 12, 12, 2048), ("12L512D", 12, 8, 1536), ("8L768D", 8, 12, 2048), ("8L512D", 8, 8, 1536)],
 )
 def test_llama_has_the_papers_shapes(size: str, layers: int, heads: int, mlp: int) -> None:
-    config = train_models._config(parse_options("llama", {"size": size}), 0)
+    config = MODELS["llama"].configure(parse_options("llama", {"size": size}), 0)
     assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (layers, heads, heads)
     assert config.hidden_size == 64 * heads
     assert config.head_dim == 64

@@ -14,8 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from synthshards.errors import DataError, UsageError
-from synthshards.train.plot_command import named
-from synthshards.train.report.plot import COLOURS, Line, Run, lines_of, panels_of, picture, save
+from synthshards.train.report.plot import COLOURS, Curve, Line, lines_of, named, panels_of, picture, save
 
 Cli = Callable[..., Ended]
 HEAD = "step,examples_seen,hop,accuracy,token_accuracy\n"
@@ -36,8 +35,8 @@ def lano(folder: Path, name: str, *rows: tuple[float, float]) -> Path:
     return path
 
 
-def read(*paths: Path) -> dict[str, list[Run]]:
-    return {"": [Run.read(path) for path in paths]}
+def read(*paths: Path) -> dict[str, list[Curve]]:
+    return {"": [Curve.read(path) for path in paths]}
 
 
 def test_one_line_a_hop(tmp_path: Path) -> None:
@@ -105,8 +104,8 @@ def drawn(lines: list[Line], **more: Any) -> list[dict[str, Any]]:
 
 def test_lines_are_drawn_where_they_belong(tmp_path: Path) -> None:
     groups = {
-        "GPT-2": [Run.read(depo(tmp_path, f"a{i}.csv", a, 0.5)) for i, a in enumerate((0.1, 0.3))],
-        "Llama": [Run.read(depo(tmp_path, "b.csv", 0.8, 1.0))],
+        "GPT-2": [Curve.read(depo(tmp_path, f"a{i}.csv", a, 0.5)) for i, a in enumerate((0.1, 0.3))],
+        "Llama": [Curve.read(depo(tmp_path, "b.csv", 0.8, 1.0))],
     }
     (panel,) = drawn(lines_of(groups, "examples_seen", ["accuracy"], "range"), log_x=True)
     assert list(panel["lines"]) == ["GPT-2, 1 hop", "GPT-2, 2 hops", "Llama, 1 hop", "Llama, 2 hops"]
@@ -233,7 +232,7 @@ def test_wrong_usage(
 
 def test_errors_have_their_class(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        Run.read(tmp_path / "a.csv")
+        Curve.read(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(DataError, match="no rows"):
-        Run.read(tmp_path / "a.csv")
+        Curve.read(tmp_path / "a.csv")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import OLMO3, TINY, one_thread, plain_olmo3, recurrent, rows, same, weights
+from tiny_models import OLMO3, TINY, plain_olmo3, recurrent, rows, same, weights
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from synthshards.errors import UsageError
-from synthshards.train.models.base import build_model, tokenizer_ids
-from synthshards.train.models.options import parse_options
-from synthshards.train.models.pretrained import SpecialIds, special_ids
+from synthshards.train.models import build_model, parse_options, tokenizer_ids
+from synthshards.train.models.base import SpecialIds
+from synthshards.train.models.pretrained import special_ids
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def save_gpt2(folder: Path, **special: str | None) -> GPT2LMHeadModel:
@@ -74,6 +69,18 @@ def test_a_model_of_this_package_comes_back(tmp_path: Path) -> None:
         again = build_model("from_pretrained", {"name_or_path": str(tmp_path / name)}).model
         assert type(again) is type(model)
         assert same(weights(again), weights(model))
+
+
+def test_what_is_known_of_a_model_is_known_of_it_when_it_comes_back(tmp_path: Path) -> None:
+    known = {"tiny_gpt2": (True, False), "llama": (True, False), "recurrent_olmo3": (False, True)}
+    for name, options in TINY.items():
+        built = build_model(name, options)
+        built.model.save_pretrained(tmp_path / name)
+        again = build_model("from_pretrained", {"name_or_path": str(tmp_path / name)})
+        assert [(one.plain_logits, one.unused_weights) for one in (built, again)] == [known[name]] * 2
+    plain_olmo3(recurrent(num_loops=1)).save_pretrained(tmp_path / "olmo3")
+    stranger = build_model("from_pretrained", {"name_or_path": str(tmp_path / "olmo3")})
+    assert (stranger.plain_logits, stranger.unused_weights) == (False, False)
 
 
 def test_a_tokenizer_from_elsewhere(tmp_path: Path) -> None:

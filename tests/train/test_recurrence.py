@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
-from tiny_models import close, gradients, one_thread, recurrent, rows, value
+from tiny_models import close, gradients, recurrent, rows, value
 from torch import Tensor
 from torch.nn import functional
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 # The loop state and its gradients ------------------------------------------------------------------------------------

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import OLMO3, checkpointed, close, gradients, one_thread, plain_olmo3, recurrent, rows
+from tiny_models import OLMO3, checkpointed, close, gradients, plain_olmo3, recurrent, rows
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -18,11 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from synthshards.errors import UsageError
 from synthshards.train.models.recurrent_olmo3.model import RecurrentOlmo3Config, RecurrentOlmo3ForCausalLM
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 # What it equals ------------------------------------------------------------------------------------------------------

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import TINY, one_thread, value
+from tiny_models import TINY, value
 from torch import Tensor, nn
 
 import synthshards
 from synthshards.errors import UsageError
 from synthshards.train.config.options import TrainOptions
+from synthshards.train.data.batches import training_tensors
 from synthshards.train.loop.step import (
     LossModule,
-    any_batch,
     check_isolation,
     choose_device,
     labelled,
@@ -25,24 +24,21 @@ from synthshards.train.loop.step import (
     mean_loss,
     train_step,
 )
-from synthshards.train.models.base import build_model
+from synthshards.train.models import MODELS, build_model
 
 CPU = torch.device("cpu")
 TASK = {"N": 6, "K": 4, "mini_vocab": 6, "max_tlen": 1, "query_token_base": 20, "answer_token_id": 40}
-MODELS = ["tiny_gpt2", "llama", "recurrent_olmo3"]
+NAMES = ["tiny_gpt2", "llama", "recurrent_olmo3"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def rows(count: int = 8, packing: str = "pad") -> dict[str, Tensor]:
     """A batch of the tiny Depo."""
     seq_len = None if packing == "pad" else 48
     stream = synthshards.open_dataset("depo", **TASK).batches(count, packing=packing, seq_len=seq_len)
-    return any_batch(next(iter(stream)))
+    return training_tensors(next(iter(stream)))
 
 
 def model_of(name: str, **changed: Any) -> nn.Module:
@@ -76,16 +72,18 @@ def by_hand(model: nn.Module, batch: dict[str, Tensor]) -> float:
 # The loss ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("packing", ["pad", "best-fit"])
 def test_the_loss_is_that_of_each_row_by_itself(name: str, packing: str) -> None:
     """Best-fit cuts no row, and Depo's first token is not in the loss, so rows alone have the same loss."""
     model, batch = model_of(name), rows(packing=packing)
     assert ("segment_ids" in batch) == (packing != "pad")
-    assert value(mean_loss(model, batch)) == pytest.approx(by_hand(model, batch), rel=2e-5)
+    assert value(mean_loss(model, batch, plain_logits=MODELS[name].plain_logits)) == pytest.approx(
+        by_hand(model, batch), rel=2e-5
+    )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("packing", ["pad", "concat"])
 def test_the_loss_is_the_models_own(name: str, packing: str) -> None:
     model, batch = model_of(name), rows(packing=packing)
@@ -93,15 +91,16 @@ def test_the_loss_is_the_models_own(name: str, packing: str) -> None:
     if packing == "pad":
         inputs["attention_mask"] = batch["attention_mask"]
     own = value(model(**inputs).loss)
-    assert value(mean_loss(model, batch, isolate=False)) == pytest.approx(own, rel=1e-5)
+    plain = MODELS[name].plain_logits
+    assert value(mean_loss(model, batch, False, plain)) == pytest.approx(own, rel=1e-5)
     if packing == "concat":  # here rows do see one another, unless they are kept apart
-        assert value(mean_loss(model, batch, isolate=True)) != pytest.approx(own, rel=1e-4)
+        assert value(mean_loss(model, batch, True, plain)) != pytest.approx(own, rel=1e-4)
 
 
 def test_only_labelled_positions_cost_logits() -> None:
     model, batch, seen = model_of("tiny_gpt2"), rows(), []
     model.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape))  # type: ignore[operator]
-    mean_loss(model, batch).backward()  # type: ignore[no-untyped-call]
+    mean_loss(model, batch, plain_logits=True).backward()  # type: ignore[no-untyped-call]
     assert seen == [(labelled(batch), 64)]
     assert labelled(batch) < batch["input_ids"].numel() / 2
 
@@ -111,7 +110,7 @@ def test_gradients_are_those_of_the_models_own_loss() -> None:
     model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).loss.backward()
     own = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    mean_loss(model, batch).backward()  # type: ignore[no-untyped-call]
+    mean_loss(model, batch, plain_logits=True).backward()  # type: ignore[no-untyped-call]
     for name, p in model.named_parameters():
         assert p.grad is not None
         assert torch.allclose(p.grad, own[name], atol=1e-5), name
@@ -124,7 +123,7 @@ def test_a_model_that_knows_no_borders_is_refused() -> None:
 
     with pytest.raises(UsageError, match=r"Deaf takes no position_ids, .* legal: train.isolate=false"):
         check_isolation(Deaf())
-    for name in MODELS:
+    for name in NAMES:
         check_isolation(model_of(name))
 
 
@@ -135,7 +134,9 @@ def step(name: str, parts: list[dict[str, Tensor]], **options: Any) -> tuple[flo
     """The loss of one step and the gradients it was made with."""
     o = TrainOptions(**options)
     model = model_of(name)
-    told = train_step(LossModule(model, True), model, make_optimizer(model, o), parts, 0.01, o, CPU)
+    told = train_step(
+        LossModule(model, True, MODELS[name].plain_logits), model, make_optimizer(model, o), parts, 0.01, o, CPU
+    )
     return told, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -186,7 +187,7 @@ def test_what_decays_and_with_which_rate() -> None:
     assert decay == {True: 0.1, False: 0.0}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.98), 1e-6)}
-    train_step(LossModule(model, True), model, optimizer, [rows()], 0.123, TrainOptions(), CPU)
+    train_step(LossModule(model, True, True), model, optimizer, [rows()], 0.123, TrainOptions(), CPU)
     assert {group["lr"] for group in optimizer.param_groups} == {0.123}
 
 
@@ -204,8 +205,8 @@ def test_bf16_differs_a_little_and_weights_stay_in_fp32() -> None:
 def test_compiled_it_is_the_same_loss() -> None:
     """With the backend that traces and runs without a C++ compiler's minute."""
     model, batch = model_of("tiny_gpt2"), rows()
-    compiled = torch.compile(LossModule(model, True), backend="aot_eager")
-    assert value(compiled(batch)) == pytest.approx(value(mean_loss(model, batch)), rel=1e-5)
+    compiled = torch.compile(LossModule(model, True, True), backend="aot_eager")
+    assert value(compiled(batch)) == pytest.approx(value(mean_loss(model, batch, True, True)), rel=1e-5)
 
 
 # Learning rates ----------------------------------------------------------------------------------------------------

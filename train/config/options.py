@@ -5,18 +5,13 @@ The keys and their defaults are a contract; `conf/config.yaml` says what each me
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from msgspec import Meta
+from typing import Any, Literal
 
 from synthshards.errors import UsageError, nearest
 from synthshards.loaders.batching.packing import Packing
 from synthshards.params import Settings
 
-Count = Annotated[int, Meta(ge=1)]
-Natural = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-NonNegative = Annotated[float, Meta(ge=0)]
+from .ranges import Count, Natural, NonNegative, Share
 
 
 class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

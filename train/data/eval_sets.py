@@ -21,8 +21,9 @@ from synthshards.pipelines.shard import batch_counts
 from synthshards.storage.local import replacing
 from synthshards.tasks.task import Row, Task
 
-from ..config.options import EvalOptions
-from .train_tasks import Subject
+from ..config.options import EvalOptions, TrainOptions
+from ..evaluation.metrics import MetricOptions, with_qa
+from .train_tasks import TrainTask
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class EvalSet:
 
     Attributes:
         label: its name, such as ``hop_8``: that of its manifest.
-        hop: of Depo: the k of every query.
+        hop: the steps that each of its answers takes; None for tasks without.
         task, seed, split: of its rows.
         count: how many rows.
         start: the first of them.
@@ -78,93 +79,64 @@ class EvalSet:
         return Manifest(self.identity, Layout("parquet", self.count, 1, "zstd"), self.task.columns, [entry]).to_json()
 
 
-def hops_of(task: Task, options: EvalOptions) -> list[int]:
-    """The hops to evaluate: those asked for, or the powers of two up to K.
+def eval_sets(train_task: TrainTask, options: EvalOptions) -> list[EvalSet]:
+    """The eval sets of a train task, one for each stratum of its evaluation.
 
     Raises:
-        UsageError: a hop above K.
+        UsageError: options that the task refuses, or rows that are trained on.
     """
-    K = task.params.K
-    if options.hops is None:
-        return [1 << i for i in range(K.bit_length()) if 1 << i <= K]
-    if not options.hops:
-        raise UsageError("eval.hops=[]; legal: at least one hop, or null")
-    for hop in options.hops:
-        if hop > K:
-            raise UsageError(f"eval.hops: {hop} is above dataset.K={K}; legal: 1..{K}")
-    return list(dict.fromkeys(options.hops))
-
-
-def eval_sets(subject: Subject, options: EvalOptions) -> list[EvalSet]:
-    """The eval sets of a subject: one a hop of Depo, questions and biographies of Capo, else one.
-
-    Raises:
-        UsageError: a hop above K, or rows that are trained on.
-    """
-    task, count = subject.task, options.num_examples_per_hop
-    if subject.dataset.identity.split == "eval":
+    seed, trained = train_task.seed, train_task.dataset.identity.split
+    if trained == "eval":
         raise UsageError(
             "data.path: its rows are of the split eval, on which the run is evaluated; legal: another split, or "
             "eval.manifests"
         )
-    params = task.params.canonical()
-    if task.name == "depo":
-        of = {hop: type(task)({**params, "qa": options.qa, "fixed_k": hop}) for hop in hops_of(task, options)}
-        return [
-            EvalSet(f"{_prefix(subject)}hop_{hop}", hop, one, subject.seed, "eval", count) for hop, one in of.items()
-        ]
-    if task.name == "capo":
-        asked = type(task)(num_people=params["num_people"], they=params["they"], form="qa", people="test")
-        held = task.num_examples
-        assert asked.num_examples is not None, "people are finite"
-        assert held is not None, "people are finite"
-        return [
-            EvalSet("capo_qa", None, asked, subject.seed, "eval", min(count, asked.num_examples)),
-            # Bits are of what was trained on.
-            EvalSet("capo_bios", None, task, subject.seed, subject.dataset.identity.split, min(count, held)),
-        ]
-    if "qa" in params:
-        task = type(task)({**params, "qa": options.qa})
-    return [EvalSet(subject.name, None, task, subject.seed, "eval", count)]
+    sets = []
+    for stratum in train_task.evaluation.strata(train_task.task, options.hops, options.qa):
+        own = stratum.label or train_task.name
+        label = f"{train_task.name}_{own}" if train_task.mixed and stratum.label else own
+        held = stratum.task.num_examples
+        count = options.num_examples_per_hop if held is None else min(options.num_examples_per_hop, held)
+        split = trained if stratum.trained else "eval"
+        sets.append(EvalSet(label, stratum.hop, stratum.task, seed, split, count))
+    return sets
 
 
-def _prefix(subject: Subject) -> str:
-    """What keeps the labels of two subjects apart."""
-    return f"{subject.name}_" if subject.mixed else ""
-
-
-def stored_sets(folder: Path, subject: Subject) -> list[EvalSet]:
-    """The eval sets whose manifests lie in a folder, of the subject's task; in a mixture, those named after it.
+def stored_sets(folder: Path, train_task: TrainTask) -> list[EvalSet]:
+    """The eval sets whose manifests lie in a folder, of the train task's law; in a mixture, those named after it.
 
     Raises:
         UsageError: there are none.
         ManifestError: one is hostile.
     """
-    found = []
+    entries = []
     for path in sorted(folder.glob("*.manifest.json")):
         ds = open_dataset(path)
         assert isinstance(ds, Dataset), "a manifest is of one dataset"
         label = path.name.removesuffix(".manifest.json")
-        if ds.identity.task != subject.task.name or (subject.mixed and not f"{label}_".startswith(_prefix(subject))):
+        if ds.identity.task != train_task.task.name:
             continue
-        hop = ds.task.params.fixed_k if subject.task.name == "depo" else None
-        if subject.task.name == "depo" and hop is None:
-            raise UsageError(f"{path}: its rows ask for different hops; legal: rows of one, fixed_k=HOP")
-        _check_ids(ds.task, subject, path)
-        found.append(EvalSet(label, hop, ds.task, ds.identity.seed, ds.identity.split, len(ds)))
-    if not found:
+        if train_task.mixed and not f"{label}_".startswith(f"{train_task.name}_"):
+            continue
+        try:
+            stratum = train_task.evaluation.stratum_of(ds.task)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+        _check_ids(ds.task, train_task, path)
+        one = EvalSet(label, stratum.hop, ds.task, ds.identity.seed, ds.identity.split, len(ds))
+        entries.append((stratum.hop or 0, stratum.trained, label, one))
+    if not entries:
         raise UsageError(
-            f"eval.manifests={folder}: no *.manifest.json of {subject.task.name} in it; legal: the folder eval of a "
+            f"eval.manifests={folder}: no *.manifest.json of {train_task.task.name} in it; legal: the folder eval of a "
             "run with eval.resample_each_eval=false"
         )
-    # Questions before biographies, as eval_sets has them: sums of floats depend on their order.
-    return sorted(found, key=lambda one: (one.hop or 0, one.task.params.canonical().get("form") != "qa", one.label))
+    return [one for *_, one in sorted(entries, key=lambda entry: entry[:3])]
 
 
-def _check_ids(task: Task, subject: Subject, path: Path) -> None:
-    if subject.tokenizer is None and (largest := max(task.token_ids()) + subject.offset) > subject.largest_id:
+def _check_ids(task: Task, train_task: TrainTask, path: Path) -> None:
+    if train_task.tokenizer is None and (largest := max(task.token_ids()) + train_task.offset) > train_task.largest_id:
         raise UsageError(
-            f"{path}: its rows hold the id {largest}, and {subject.name} has ids up to {subject.largest_id}; "
+            f"{path}: its rows hold the id {largest}, and {train_task.name} has ids up to {train_task.largest_id}; "
             "legal: rows of the same tokens"
         )
 
@@ -176,16 +148,42 @@ def write_manifests(sets: Sequence[EvalSet], folder: Path) -> None:
             file.write(one.manifest())
 
 
-def longest_trained(subject: Subject, rows: int) -> int:
+def metric_options(options: EvalOptions, train_task: TrainTask, seed: int) -> MetricOptions:
+    """How to measure a train task.
+
+    Args:
+        seed: of what a model is asked to write, 0..2^64−1.
+    """
+    tokenizer = train_task.tokenizer
+    return MetricOptions(
+        batch_tokens=options.batch_size * 512, batch_rows=options.batch_size, samples=options.samples,
+        seed=seed % (1 << 63), tokenizer=tokenizer, used_tokens=None if tokenizer is None else len(tokenizer),
+    )  # fmt: skip
+
+
+def longest_met(
+    train_tasks: Sequence[TrainTask], sets: Sequence[Sequence[EvalSet]], o: TrainOptions, e: EvalOptions
+) -> int:
+    """Tokens of the longest row or window that a run meets: what a model's context must hold."""
+    longest = max(o.seq_len or 0, e.packed_seq_len or 0)
+    rows = o.max_steps * o.batch_size * o.gradient_accumulation_steps
+    for train_task, some in zip(train_tasks, sets, strict=True):
+        longest = max(longest, longest_row(some, train_task.tokenizer))
+        if o.packing == "pad":
+            longest = max(longest, longest_trained(train_task, rows))
+    return longest
+
+
+def longest_trained(train_task: TrainTask, rows: int) -> int:
     """Tokens of the longest of the first `rows` rows that are trained on, and of the hardest size (n = N), if there is
     one: what a model's context must hold. At most 4,096 rows are looked at (1,024 of text)."""
-    dataset, params = subject.dataset, subject.task.params.canonical()
+    dataset, task = train_task.dataset, train_task.task
     limit = dataset.num_examples if dataset.num_examples is not None else rows
-    count = min(rows, limit, 4096 if subject.tokenizer is None else 1024)
-    sets = [EvalSet("", None, subject.task, subject.seed, dataset.identity.split, count)]
-    if "qa" in params:
-        sets.append(EvalSet("", None, type(subject.task)({**params, "qa": True}), subject.seed, "eval", 256))
-    return longest_row(sets, subject.tokenizer)
+    count = min(rows, limit, 4096 if train_task.tokenizer is None else 1024)
+    sets = [EvalSet("", None, task, train_task.seed, dataset.identity.split, count)]
+    if "qa" in task.params.canonical():
+        sets.append(EvalSet("", None, with_qa(task, True), train_task.seed, "eval", 256))
+    return longest_row(sets, train_task.tokenizer)
 
 
 def longest_row(sets: Sequence[EvalSet], tokenizer: Any = None) -> int:

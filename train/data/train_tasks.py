@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import nn
+
 from synthshards import make_task, open_dataset
 from synthshards.catalog import TASKS
 from synthshards.errors import UsageError, nearest
@@ -21,14 +23,16 @@ from synthshards.tasks.task import Task
 from synthshards.tokenizer import write_tokenizer
 
 from ..config.options import DataOptions, TrainOptions
-from ..models.pretrained import SpecialIds
+from ..evaluation.metrics import EVALUATIONS, TaskEvaluation
+from ..evaluation.task_view import TaskView
+from ..models.base import SpecialIds
 
 #: Keys of `conf/dataset` that are no parameters of the task.
 OWN_KEYS = ("name", "task", "tokenizer", "qa_share")
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainTask:
     """One task of a run.
 
     Attributes:
@@ -38,7 +42,7 @@ class Subject:
         tokenizer: of text rows, as transformers has it.
         tokenizer_json: that tokenizer's file, where it was made for this run.
         qa_share: of text windows: the share that holds questions.
-        mixed: whether there are other subjects beside it.
+        mixed: whether there are other tasks beside it.
     """
 
     name: str
@@ -65,22 +69,26 @@ class Subject:
         own = len(self.tokenizer) - 1 if self.tokenizer is not None else max(self.task.token_ids())
         return own + self.offset
 
+    @property
+    def evaluation(self) -> TaskEvaluation:
+        """How it is evaluated."""
+        return EVALUATIONS[self.task.name]
+
+    def view(self, model: nn.Module) -> nn.Module:
+        """The model of all train tasks as one of this task's ids alone."""
+        return TaskView(model, self.offset, self.largest_id + 1 - self.offset) if self.mixed else model
+
     def training_rows(self) -> Dataset | Mixture:
-        """What to stream: the dataset, or with `qa_share` windows of it among windows of questions to half of the
-        people."""
+        """What to stream: the dataset, or with `qa_share` windows of it among windows of questions."""
         if not self.qa_share:
             return self.dataset
-        questions = _questions(self.dataset, "train")
-        return Mixture([self.dataset, questions], [1 - self.qa_share, self.qa_share], "repeat")
+        assert self.evaluation.questions is not None, "checked at the door"
+        identity = self.dataset.identity
+        asked = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
+        return Mixture([self.dataset, asked], [1 - self.qa_share, self.qa_share], "repeat")
 
 
-def _questions(dataset: Dataset, people: str) -> Dataset:
-    p = dataset.task.params
-    task = make_task("capo", num_people=p.num_people, exposures=p.exposures, they=p.they, form="qa", people=people)
-    return Dataset(task, dataset.identity.seed, dataset.identity.split)
-
-
-def make_subjects(
+def make_train_tasks(
     dataset: Mapping[str, Any],
     data: DataOptions,
     train: TrainOptions,
@@ -88,8 +96,8 @@ def make_subjects(
     mixed: Mapping[str, Mapping[str, Any]] | None = None,
     given: Mapping[str, Any] | None = None,
     special: SpecialIds | None = None,
-) -> list[Subject]:
-    """The subjects of a run.
+) -> list[TrainTask]:
+    """The train tasks of a run.
 
     Args:
         dataset: the group `dataset` of the configuration.
@@ -109,15 +117,15 @@ def make_subjects(
                 raise UsageError(
                     f"{where} says nothing in a mixture; legal: data.mixture_params={{NAME: {{KEY: VALUE}}}}"
                 )
-        subjects: list[Subject] = []
+        train_tasks: list[TrainTask] = []
         offset = 0
         for name, group in mixed.items():
-            subject = replace(_subject(name, group, data, train, special, offset), mixed=True)
-            subjects.append(subject)
-            offset = subject.largest_id + 1
-        return subjects
+            train_task = replace(_train_task(name, group, data, train, special, offset), mixed=True)
+            train_tasks.append(train_task)
+            offset = train_task.largest_id + 1
+        return train_tasks
     if data.path is None:
-        return [_subject(str(dataset["task"]), dataset, data, train, special, 0)]
+        return [_train_task(str(dataset["task"]), dataset, data, train, special, 0)]
     stored = open_dataset(data.path)
     assert isinstance(stored, Dataset), "a string names one dataset"
     _check_given(stored, given or {}, data.path)
@@ -135,21 +143,21 @@ def _first(stored: Dataset, path: str, num_examples: int) -> Dataset:
     """The rows of an epoch: the first `num_examples`, if there are so many."""
     if stored.num_examples is None or num_examples <= 0 or num_examples >= stored.num_examples:
         return stored
-    found = open_dataset(path, num_examples=num_examples)
-    assert isinstance(found, Dataset), "a string names one dataset"
-    return found
+    first = open_dataset(path, num_examples=num_examples)
+    assert isinstance(first, Dataset), "a string names one dataset"
+    return first
 
 
 def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
     """Refuse what the command line says otherwise than the manifest."""
     identity = stored.identity
     values: dict[str, Any] = {**identity.params, "task": identity.task, "seed": identity.seed}
-    wanted = {name: value for name, value in given.items() if name in values}
-    if wanted.get("task", identity.task) == identity.task:
-        parameters = {name: value for name, value in wanted.items() if name not in ("task", "seed")}
+    named = {name: value for name, value in given.items() if name in values}
+    if named.get("task", identity.task) == identity.task:
+        parameters = {name: value for name, value in named.items() if name not in ("task", "seed")}
         canonical = TASKS[identity.task][0]({**identity.params, **parameters}).params.canonical()
-        wanted.update({name: canonical[name] for name in parameters})
-    for name, value in wanted.items():
+        named.update({name: canonical[name] for name in parameters})
+    for name, value in named.items():
         if value != values[name]:
             where = "data.seed" if name == "seed" else f"dataset.{name}"
             raise UsageError(f"{where}={value!r}, and {path} has {values[name]!r}; legal: that, or leave it out")
@@ -158,13 +166,13 @@ def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
 def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
     """The parameters of a task that a tokenizer's ids take the place of."""
     known = task.params.canonical()
-    wanted = {"bos_token_id": special.bos, "separator_token_id": special.sep}
-    return {name: value for name, value in wanted.items() if value is not None and known.get(name, value) != value}
+    ids = {"bos_token_id": special.bos, "separator_token_id": special.sep}
+    return {name: value for name, value in ids.items() if value is not None and known.get(name, value) != value}
 
 
-def _subject(
+def _train_task(
     name: str, group: Mapping[str, Any], data: DataOptions, train: TrainOptions, special: SpecialIds | None, offset: int
-) -> Subject:
+) -> TrainTask:
     kind = str(group.get("task"))
     if kind not in TASKS:
         raise UsageError(f"dataset.task={kind!r}{nearest(kind, TASKS)}; legal: {', '.join(TASKS)}")
@@ -178,20 +186,22 @@ def _subject(
     return _with_text(name, Dataset(task, data.seed, "train", count), group, offset)
 
 
-def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], offset: int) -> Subject:
-    """A subject of this dataset; text rows get their tokenizer."""
+def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], offset: int) -> TrainTask:
+    """A train task of this dataset; text rows get their tokenizer."""
     if "text" not in dataset.columns:
-        return Subject(name, dataset, offset)
+        return TrainTask(name, dataset, offset)
     share = group.get("qa_share", 0.0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise UsageError(f"dataset.qa_share={share!r}; legal: 0 or more, and below 1")
+    if share and EVALUATIONS[dataset.task.name].questions is None:
+        raise UsageError(f"dataset.qa_share={share!r}: {dataset.task.name} has no questions; legal: 0")
     where = group.get("tokenizer")
     if where is not None:
-        return Subject(name, dataset, offset, load_tokenizer(str(where)), None, float(share))
+        return TrainTask(name, dataset, offset, load_tokenizer(str(where)), None, float(share))
     with TemporaryDirectory() as folder:  # nothing is written elsewhere before all settings are found legal
         path = Path(folder) / "tokenizer.json"
         write_tokenizer(dataset.task, path)
-        return Subject(name, dataset, offset, load_tokenizer(str(path)), path.read_bytes(), float(share))
+        return TrainTask(name, dataset, offset, load_tokenizer(str(path)), path.read_bytes(), float(share))
 
 
 def load_tokenizer(where: str) -> Any:
@@ -204,14 +214,14 @@ def load_tokenizer(where: str) -> Any:
 
     try:
         if Path(where).is_file():
-            found = PreTrainedTokenizerFast(
+            tokenizer = PreTrainedTokenizerFast(
                 tokenizer_file=where, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
             )
         else:
-            found = AutoTokenizer.from_pretrained(where, use_fast=True)
+            tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise UsageError(f"dataset.tokenizer={where}: {line}") from None
-    if found.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         raise UsageError(f"dataset.tokenizer={where}: no end-of-text token; legal: a tokenizer with an eos_token")
-    return found
+    return tokenizer

@@ -3,59 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from ..config.options import EvalOptions
-from ..data.eval_sets import EvalSet
-from ..data.train_tasks import Subject
-from .metrics import METRICS, PACKED_METRICS
-from .metrics import Options as MetricOptions
-from .task_view import Shifted
+from synthshards.loaders.dataset import Dataset
+from synthshards.tasks.task import Row, Task
+
+from .metrics import EVALUATIONS, MetricOptions
+
+
+class EvalRows(Protocol):
+    """Rows of one stratum, by what their figures are called."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def hop(self) -> int | None: ...
+
+    @property
+    def task(self) -> Task: ...
+
+    def rows(self) -> list[Row]: ...
+
+    def dataset(self) -> Dataset: ...
 
 
 def scores(
-    model: nn.Module, subject: Subject, sets: Sequence[EvalSet], options: EvalOptions, seed: int
+    model: nn.Module,
+    name: str,
+    task: Task,
+    sets: Sequence[EvalRows],
+    options: MetricOptions,
+    packed_seq_len: int | None = None,
 ) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
-    """The metric of the subject's task on each set; Capo's on all of them together.
+    """The metric of a task on each set, or on all of them together.
 
     Args:
-        model: over the vocabulary of the run.
-        options: the group `eval`.
-        seed: of what Lano's model says, 0..2^64−1.
+        model: over the task's own ids (see `TaskView`).
+        name: what the figures of all sets together are called.
+        task: the law of the rows that are trained on.
+        packed_seq_len: tokens of the windows to measure in, where the task's metric knows them; None: rows.
 
     Yields:
-        A row of the table (for Depo with `hop` first), and figures such as ``eval/hop_8_accuracy``.
+        A row of the table (with `hop` first, where the set has one), and figures such as ``eval/hop_8_accuracy``.
     """
-    if subject.mixed:
-        model = Shifted(model, subject)
-    name = subject.task.name
-    chosen = MetricOptions(
-        batch_tokens=options.batch_size * 512, batch_rows=options.batch_size, samples=options.samples,
-        seed=seed % (1 << 63), tokenizer=subject.tokenizer,
-        used_tokens=None if subject.tokenizer is None else len(subject.tokenizer),
-    )  # fmt: skip
-    if name == "capo":
+    evaluation = EVALUATIONS[task.name]
+    if evaluation.together:
         rows = [row for one in sets for row in one.rows()]
-        columns = METRICS[name](model, subject.task, rows, chosen).columns()
-        yield columns, _named(subject.name, columns)
+        columns = evaluation.measure(model, task, rows, options).columns()
+        yield columns, _named(name, columns)
         return
     for one in sets:
-        if options.packed_seq_len is not None and name in PACKED_METRICS:
-            stream = one.dataset().batches(options.batch_size, packing="paper", seq_len=options.packed_seq_len)
-            score = PACKED_METRICS[name](model, one.task, stream, chosen)
+        if packed_seq_len is not None and evaluation.measure_windows is not None:
+            windows = one.dataset().batches(options.batch_rows, packing="paper", seq_len=packed_seq_len)
+            score = evaluation.measure_windows(model, one.task, windows, options)
         else:
-            score = METRICS[name](model, one.task, one.rows(), chosen)
+            score = evaluation.measure(model, one.task, one.rows(), options)
         columns = score.columns()
         yield ({"hop": one.hop, **columns} if one.hop is not None else columns), _named(one.label, columns)
 
 
-def told(name: str, row: Mapping[str, Any]) -> str:
+def told(name: str, task: Task, row: Mapping[str, Any]) -> str:
     """A line for eyes of a row of the table."""
     what = f"{name} hop {row['hop']}" if "hop" in row else name
-    extra = ("token_accuracy", "kl", "bits", "bits_per_parameter")
-    more = "".join(f"  {key} {row[key]:.4g}" for key in extra if key in row)
+    more = "".join(f"  {key} {row[key]:.4g}" for key in ("token_accuracy", *EVALUATIONS[task.name].told))
     return f"  {what}: accuracy {row['accuracy']:.4f} ± {row['standard_error']:.4f}{more}"
 
 

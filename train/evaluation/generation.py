@@ -147,8 +147,8 @@ class _Batch:
         stops = self.stop_ids.tolist()
         for row, length, end in zip(ids.cpu().numpy(), self.lengths.tolist(), self.ends.tolist(), strict=True):
             new = row[length:end]
-            found = np.isin(new, stops).nonzero()[0]
-            yield new[: found[0] + 1] if len(found) else new
+            stopped = np.isin(new, stops).nonzero()[0]
+            yield new[: stopped[0] + 1] if len(stopped) else new
 
 
 _Choose = Callable[[Tensor], Tensor]

@@ -7,21 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.train_tasks import Subject
 
-
-class Shifted(nn.Module):
-    """What metrics meet in a run of several tasks: ids of `subject` in, logits of its ids out.
+class TaskView(nn.Module):
+    """What metrics meet in a run of several tasks: ids of one task in, logits of its ids out.
 
     Args:
         model: a causal language model over the shared vocabulary.
-        subject: whose ids begin at `subject.offset` there.
+        offset: where the task's ids begin there.
+        size: how many they are.
     """
 
-    def __init__(self, model: nn.Module, subject: Subject) -> None:
+    def __init__(self, model: nn.Module, offset: int, size: int) -> None:
         super().__init__()
-        self.model, self._offset = model, subject.offset
-        self._size = subject.largest_id + 1 - subject.offset
+        self.model, self._offset, self._size = model, offset, size
         self.config: Any = getattr(model, "config", None)
 
     @property
@@ -36,7 +34,7 @@ class Shifted(nn.Module):
         position_ids: Tensor | None = None,
         **known: Any,
     ) -> Any:
-        """The model's output on the shifted ids; `logits` are those of the subject's ids alone."""
+        """The model's output on the shifted ids; `logits` are those of the task's ids alone."""
         if attention_mask is not None:
             known["attention_mask"] = attention_mask
         if position_ids is not None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from synthshards.digest import canonical_json
 from synthshards.errors import DataError, UsageError
+from synthshards.loaders.threaded import Loader
 from synthshards.storage.local import replacing
 
 NAME = "checkpoint.pt"
@@ -32,6 +35,28 @@ def digest_of(config: Mapping[str, Any]) -> str:
         return repr(value)
 
     return hashlib.sha256(canonical_json(walk(config, ""))).hexdigest()
+
+
+def rank_state(model: nn.Module, loader: Loader, device: torch.device) -> dict[str, Any]:
+    """What a rank goes on from beside the weights: where its rows stand, and the generators that it draws from."""
+    recursion = getattr(model, "recursion", None)
+    return {
+        "loader": json.dumps(loader.state_dict()),
+        "generator": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "recursion": recursion.get_state() if recursion is not None else None,
+    }
+
+
+def set_rank_state(state: Mapping[str, Any], model: nn.Module, loader: Loader, device: torch.device) -> None:
+    """Go on from what `rank_state` gave."""
+    torch.set_rng_state(state["generator"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    recursion = getattr(model, "recursion", None)
+    if recursion is not None:
+        recursion.set_state(state["recursion"])
+    loader.load_state_dict(json.loads(state["loader"]))
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:

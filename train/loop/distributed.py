@@ -35,15 +35,15 @@ def process_group(device: str) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def place() -> tuple[int, int]:
-    """(rank, number of ranks)."""
+def rank_and_world_size() -> tuple[int, int]:
+    """The rank of this process, and how many there are; (0, 1) without a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def gathered(mine: object, world: int) -> list[object]:
+def gathered(mine: object, world_size: int) -> list[object]:
     """What each rank has, in their order, on every rank."""
-    if world == 1:
+    if world_size == 1:
         return [mine]
-    everyone: list[object] = [None] * world
+    everyone: list[object] = [None] * world_size
     dist.all_gather_object(everyone, mine)
     return everyone

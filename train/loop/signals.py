@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 
-class Stop:
+class StopSignal:
     """Hears Ctrl-C while it is entered (in the main thread).
 
     A step under way is finished first; `at_once` marks what may end in the middle. A second Ctrl-C ends everything,
@@ -21,15 +21,15 @@ class Stop:
     torchrun passes on what the terminal has already sent.
 
     Args:
-        world: ranks of the run.
+        world_size: ranks of the run.
         say: is told a line at the first Ctrl-C.
     """
 
-    def __init__(self, world: int, say: Callable[[str], None]) -> None:
-        self._world, self._say, self._heard, self._free = world, say, False, False
+    def __init__(self, world_size: int, say: Callable[[str], None]) -> None:
+        self._world_size, self._say, self._heard, self._free = world_size, say, False, False
         self._before: Any = None
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopSignal:
         ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT)
         if ours and ours is not signal.SIG_IGN:  # nohup and background jobs keep on ignoring it
             self._before = signal.signal(signal.SIGINT, self._hear)
@@ -40,7 +40,7 @@ class Stop:
             signal.signal(signal.SIGINT, self._before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._world == 1 and (self._free or self._heard):
+        if self._world_size == 1 and (self._free or self._heard):
             raise KeyboardInterrupt
         if not self._heard:
             self._heard = True
@@ -58,7 +58,7 @@ class Stop:
     def check(self) -> None:
         """Raise KeyboardInterrupt where any rank has heard one. Every rank calls it behind the same steps."""
         heard = self._heard
-        if self._world > 1:
+        if self._world_size > 1:
             told = torch.tensor(float(heard))
             dist.all_reduce(told)
             heard = bool(told)

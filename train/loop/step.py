@@ -16,9 +16,7 @@ from synthshards.errors import UsageError
 
 from ..config.options import TrainOptions
 from ..evaluation.logits import accepted
-
-#: Models whose logits are their output embedding of their last hidden state, and nothing else.
-_PLAIN = ("GPT2LMHeadModel", "LlamaForCausalLM", "CanonLlamaForCausalLM")
+from .distributed import rank_and_world_size
 
 
 def choose_device(name: str) -> torch.device:
@@ -84,34 +82,40 @@ def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict
     return {"input_ids": batch["input_ids"], **known}
 
 
-def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True) -> Tensor:
+def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True, plain_logits: bool = False) -> Tensor:
     """The mean cross-entropy over the labelled tokens of a batch, each predicted from the one before it.
 
-    The same as the model's own loss. Where the logits are a plain matrix product they are computed at labelled
-    positions alone, a tenth of them in Depo.
+    The same as the model's own loss.
+
+    Args:
+        batch: `input_ids`, `labels`, and of windows `segment_ids` and `position_ids`, of padded rows `attention_mask`;
+            int64 [rows, length].
+        isolate: rows of a window do not see one another.
+        plain_logits: the logits are a plain matrix product (see `ModelSpec`): they are computed at labelled positions
+            alone, which may be a tenth of them.
     """
     inputs = inputs_of(model, batch, isolate)
-    if type(model).__name__ not in _PLAIN:
+    if not plain_logits:
         loss: Tensor = model(**inputs, labels=batch["labels"], **accepted(model, use_cache=False)).loss
         return loss
     inner: Any = model
     states = inner.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
     labels = batch["labels"][:, 1:]
-    wanted = labels != -100
-    logits = inner.get_output_embeddings()(states[wanted])
-    return cross_entropy(logits.float(), labels[wanted])
+    counted = labels != -100
+    logits = inner.get_output_embeddings()(states[counted])
+    return cross_entropy(logits.float(), labels[counted])
 
 
 class LossModule(nn.Module):
     """A model as a module that returns its loss: what DistributedDataParallel and `torch.compile` wrap."""
 
-    def __init__(self, model: nn.Module, isolate: bool) -> None:
+    def __init__(self, model: nn.Module, isolate: bool, plain_logits: bool) -> None:
         super().__init__()
-        self.model, self.isolate = model, isolate
+        self.model, self.isolate, self.plain_logits = model, isolate, plain_logits
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss of a batch."""
-        return mean_loss(self.model, batch, self.isolate)
+        return mean_loss(self.model, batch, self.isolate, self.plain_logits)
 
 
 def labelled(batch: dict[str, Tensor]) -> int:
@@ -134,10 +138,10 @@ def train_step(
     Returns:
         The mean loss over the tokens of all parts and ranks.
     """
-    world = dist.get_world_size() if dist.is_initialized() else 1
+    _, world_size = rank_and_world_size()
     counts = torch.tensor([float(labelled(batch)) for batch in batches])
     total = counts.sum()
-    if world > 1:
+    if world_size > 1:
         dist.all_reduce(total)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -145,24 +149,18 @@ def train_step(
     told = torch.zeros(())
     for number, (batch, count) in enumerate(zip(batches, counts.tolist(), strict=True), 1):
         last = number == len(batches)
-        sync = nullcontext() if last or world == 1 else loss_of.no_sync()  # type: ignore[operator]
+        sync = nullcontext() if last or world_size == 1 else loss_of.no_sync()  # type: ignore[operator]
         half = torch.autocast(device.type, torch.bfloat16) if o.precision == "bf16" else nullcontext()
         with sync:
             with half:
                 loss = loss_of({name: value.to(device) for name, value in batch.items()})
             share = count / float(total) if count else 0.0  # windows may hold no answer, even all of them
             # DistributedDataParallel takes the mean over ranks; this makes it the sum of their shares.
-            (loss * (share * world) if count else loss.nan_to_num() * 0).backward()
+            (loss * (share * world_size) if count else loss.nan_to_num() * 0).backward()
         told += float(loss.detach()) * share if share else 0.0
-    if world > 1:
+    if world_size > 1:
         dist.all_reduce(told)
     if o.max_grad_norm:
         nn.utils.clip_grad_norm_(model.parameters(), o.max_grad_norm)
     optimizer.step()
     return float(told)
-
-
-def any_batch(batch: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a loader's batch that training looks at."""
-    names = ("input_ids", "labels", "attention_mask", "segment_ids", "position_ids")
-    return {name: batch[name] for name in names if name in batch}

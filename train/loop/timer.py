@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 
-class Clock:
+class Timer:
     """Where the time of a run goes.
 
     Args:
@@ -54,12 +54,12 @@ class Clock:
 class Stretch:
     """A block whose time is counted."""
 
-    def __init__(self, clock: Clock, name: str) -> None:
-        self._clock, self._name, self._began = clock, name, 0.0
+    def __init__(self, timer: Timer, name: str) -> None:
+        self._timer, self._name, self._began = timer, name, 0.0
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
 
     def __exit__(self, *error: object) -> None:
-        spent = getattr(self._clock, self._name) + time.perf_counter() - self._began
-        setattr(self._clock, self._name, spent)
+        spent = getattr(self._timer, self._name) + time.perf_counter() - self._began
+        setattr(self._timer, self._name, spent)

@@ -1,35 +1,70 @@
-"""The models that training scripts know by name: built from options, checked against the task before any step."""
+"""What every model of ``model=`` has: options, what is to be known of it, and what is checked before it is built."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from msgspec import structs
 
 from synthshards.errors import UsageError
+from synthshards.params import Settings, parse
 
-from . import pretrained
-from .canon_llama.config import CanonLlamaConfig
-from .canon_llama.model import CanonLlamaForCausalLM
-from .options import (
-    LlamaOptions,
-    ModelOptions,
-    PretrainedOptions,
-    RecurrentOlmo3Options,
-    TinyGpt2Options,
-    parse_options,
-)
-from .pretrained import SpecialIds
-from .recurrent_olmo3.config import RecurrentOlmo3Config
-from .recurrent_olmo3.model import RecurrentOlmo3ForCausalLM
+S = TypeVar("S", bound=Settings)
 
-#: What `model=` means where nothing is said.
-DEFAULT_MODEL = "recurrent_olmo3"
+
+class ModelOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every model has. `None` of `attn_implementation` leaves the choice to transformers (sdpa)."""
+
+    #: The options that hold vocabulary size and context length, for messages.
+    sizes: ClassVar[tuple[str, str]]
+
+    attn_implementation: Literal["eager", "sdpa", "flex_attention"] | None = None
+    gradient_checkpointing: bool = False
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The tokenizer whose special ids the task takes: a hub name or a local folder."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model that `model=` names.
+
+    Attributes:
+        Options: its options; ``conf/model/<name>.yaml`` holds the same defaults.
+        configure: (options, seed) → the configuration of transformers that they mean.
+        make: (options, configuration) → the model, whose random weights come from torch's global generator.
+        copy_weights: (model, options) → the names of the weights that the options have it take from elsewhere.
+        architectures: the `model_type` of the configurations whose models the two lines below are true of.
+        plain_logits: whether logits are the output embedding of the last hidden state, and nothing else.
+        unused_weights: whether a step may leave weights out, for which ranks must then look.
+    """
+
+    Options: type[ModelOptions]
+    configure: Callable[[Any, int], Any]
+    make: Callable[[Any, Any], Any]
+    copy_weights: Callable[[Any, Any], tuple[str, ...]] = lambda model, options: ()
+    architectures: tuple[str, ...] = ()
+    plain_logits: bool = False
+    unused_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """A tokenizer's ids that take the place of a task's own; None where the tokenizer has none.
+
+    Attributes:
+        bos: begins a row. sep: separates. pad: fills a batch: the tokenizer's pad, else its eos, else its bos.
+    """
+
+    bos: int | None
+    sep: int | None
+    pad: int | None
 
 
 @dataclass(frozen=True)
@@ -40,78 +75,55 @@ class BuiltModel:
         model: a causal language model of transformers, float32, on the CPU, in training mode.
         vocab_size: ids are 0..vocab_size−1.
         context: the longest row in tokens; None where the model states no limit.
+        plain_logits, unused_weights: as `ModelSpec`.
         special: the ids of the tokenizer that came with it, None without one.
-        copied: names of the weights that `init_from_pretrained` copied.
+        copied: names of the weights that were copied from another model.
     """
 
     model: Any
     vocab_size: int
     context: int | None
+    plain_logits: bool
+    unused_weights: bool
     special: SpecialIds | None = None
     copied: tuple[str, ...] = ()
 
 
-def build_model(
-    name: str = DEFAULT_MODEL,
-    options: Mapping[str, Any] | None = None,
-    *,
-    seed: int = 0,
-    task: str = "the task",
-    largest_id: int | None = None,
-    longest_row: int | None = None,
-) -> BuiltModel:
-    """A model by name.
+def parse_group(cls: type[S], values: Any, where: str, group: str) -> S:
+    """Options, checked, with the groups of options among them.
 
     Args:
-        name: ``tiny_gpt2``, ``from_pretrained``, ``llama`` or ``recurrent_olmo3``.
-        options: as in ``conf/model/<name>.yaml``; what is missing has its default.
-        seed: 0..2^64−1; fixes the initial weights exactly (and, in a recurrent model, its own generator). Torch's
-            global generator is afterwards as it was before, and its state then plays no part.
-        task: what messages call the task.
-        largest_id: the largest token id that a row can hold; the vocabulary must reach it.
-        longest_row: tokens of the longest row (or window); the context must hold it.
+        values: name → value; those of a group are a mapping, or its options.
+        where: what messages call the options themselves.
+        group: what goes before the names of groups in messages.
 
     Raises:
-        UsageError: an unknown name or option, an illegal value or combination, a vocabulary or context too small.
-            All are found before a weight is made.
-
-    Warns:
-        UserWarning: a recurrent model whose output cannot depend on its input.
-
-    >>> build_model("tiny_gpt2", {"n_embd": 16, "n_layer": 1}).model.num_parameters()
-    197104
+        UsageError: no such option, a value out of range, a combination that cannot be built.
     """
-    if type(seed) is not int or not 0 <= seed < 1 << 64:
-        raise UsageError(f"seed={seed!r} is not legal; legal: int 0..2^64-1")
-    parsed = parse_options(name, options)
-    if isinstance(parsed, RecurrentOlmo3Options) and parsed.recurrent.blind:
-        warnings.warn(
-            "recurrent_olmo3: with random_init_loop_state alone the loop never sees the input; "
-            "set inject_input_each_step=true or loop_attention_mode=cross, too",
-            stacklevel=2,
-        )
-    config = _config(parsed, seed)
-    vocab_size, context = int(config.vocab_size), getattr(config, "max_position_embeddings", None)
-    check_fits(parsed, vocab_size, context, task=task, largest_id=largest_id, longest_row=longest_row)
-    special = tokenizer_ids(parsed)
-    copied: tuple[str, ...] = ()
-    with _global_generator(seed):
-        model = _make(parsed, config)
-    if getattr(model, "loss_type", None) is None:
-        model.loss_type = "ForCausalLM"  # what transformers falls back on anyway (GPT-2), but not without a warning
-    if isinstance(parsed, RecurrentOlmo3Options) and parsed.init_from_pretrained:
-        copied = pretrained.copy_weights(model, parsed.init_from_pretrained)
-    if parsed.gradient_checkpointing:
-        enable_gradient_checkpointing(model)
-    return BuiltModel(model.train(), vocab_size, context, special, copied)
+    if isinstance(values, Settings):
+        values = structs.asdict(values)
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where}={values!r} is not legal; legal: a group of options")
+    parsed = dict(values)
+    for field in structs.fields(cls):
+        if isinstance(field.default, Settings):
+            name = f"{group}.{field.name}"
+            parsed[field.name] = parse_group(type(field.default), values.get(field.name, {}), name, name)
+    return parse(cls, parsed, where)
 
 
-def tokenizer_ids(options: ModelOptions) -> SpecialIds | None:
-    """The special ids of the tokenizer that the options name (see `parse_options`), without loading a weight."""
-    name = getattr(options, "tokenizer_name_or_path", None)
-    if name is None and isinstance(options, PretrainedOptions):
-        name = options.name_or_path
-    return None if name is None else pretrained.special_ids(name)
+def as_mapping(options: Settings) -> dict[str, Any]:
+    """Every option as plain values, groups as dicts: what the YAML files hold."""
+    return {
+        name: as_mapping(value) if isinstance(value, Settings) else value
+        for name, value in structs.asdict(options).items()
+    }
+
+
+def check_divides(where: str, part: str, divisor: int, whole: str, number: int) -> None:
+    """Raise `UsageError` where a number of parts is no divisor of the whole."""
+    if number % divisor:
+        raise UsageError(f"{where}: {part}={divisor} does not divide {whole}={number}; legal: a divisor of it")
 
 
 def check_fits(
@@ -147,77 +159,8 @@ def enable_gradient_checkpointing(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def _config(options: ModelOptions, seed: int) -> Any:
-    """The configuration of transformers that the options mean."""
-    if isinstance(options, TinyGpt2Options):
-        drop = dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), options.dropout)
-        return GPT2Config(
-            vocab_size=options.vocab_size,
-            n_positions=options.n_positions,
-            n_embd=options.n_embd,
-            n_layer=options.n_layer,
-            n_head=options.n_head,
-            bos_token_id=None,  # GPT-2's own, 50256, lies outside the vocabulary
-            eos_token_id=None,
-            **drop,
-        )
-    if isinstance(options, LlamaOptions):
-        return _llama_config(options)
-    if isinstance(options, PretrainedOptions):
-        assert options.name_or_path is not None
-        return pretrained.load_config(options.name_or_path)
-    assert isinstance(options, RecurrentOlmo3Options)
-    fields = {name: getattr(options.recurrent, name) for name in options.recurrent.__struct_fields__ if name != "act"}
-    return RecurrentOlmo3Config(
-        **{name: getattr(options.hf, name) for name in options.hf.__struct_fields__},
-        **fields,
-        act_enabled=options.recurrent.act.enabled,
-        act_kl_weight=options.recurrent.act.kl_weight,
-        recursion_seed=seed,
-    )
-
-
-def _llama_config(o: LlamaOptions) -> CanonLlamaConfig:
-    layers, width = o.layers_and_width
-    return CanonLlamaConfig(
-        vocab_size=o.vocab_size,
-        hidden_size=width,
-        intermediate_size=o.intermediate_size or -(-8 * width // (3 * 256)) * 256,
-        num_hidden_layers=layers,
-        num_attention_heads=width // o.head_dim,
-        num_key_value_heads=width // o.head_dim,
-        head_dim=o.head_dim,
-        max_position_embeddings=o.max_position_embeddings,
-        tie_word_embeddings=o.tie_word_embeddings,
-        rms_norm_eps=o.rms_norm_eps,
-        initializer_range=o.initializer_range,
-        rope_theta=o.rope_theta,
-        bos_token_id=None,
-        eos_token_id=None,
-        rope=o.rope,
-        canon=o.canon,
-        canon_kernel=o.canon_kernel,
-        canon_bias=o.canon_bias,
-        canon_activation=o.canon_activation,
-    )
-
-
-def _make(options: ModelOptions, config: Any) -> Any:
-    if isinstance(options, PretrainedOptions):
-        assert options.name_or_path is not None
-        return pretrained.load_model(options.name_or_path, options.attn_implementation)
-    cls = {
-        TinyGpt2Options: GPT2LMHeadModel,
-        LlamaOptions: CanonLlamaForCausalLM,
-        RecurrentOlmo3Options: RecurrentOlmo3ForCausalLM,
-    }[type(options)]
-    if options.attn_implementation is not None:
-        config._attn_implementation = options.attn_implementation
-    return cls(config)
-
-
 @contextmanager
-def _global_generator(seed: int) -> Iterator[None]:
+def global_generator(seed: int) -> Iterator[None]:
     """Torch's CPU generator, which initial weights are drawn from, under `seed`; afterwards as it was.
 
     `torch.manual_seed` would seed the generators of all devices, which nothing here would put back.

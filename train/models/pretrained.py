@@ -1,9 +1,8 @@
-"""What comes from the hub or a local folder: models, their weights, and the special ids of their tokenizers."""
+"""``model=from_pretrained``, and what else comes from the hub or a folder: weights, and tokenizers' special ids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,25 +12,30 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from synthshards.errors import UsageError
 
+from .base import ModelOptions, ModelSpec, SpecialIds
+
 #: A folder with none of these has no tokenizer.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
-#: Models whose weights have Olmo3's names and meaning.
-_OLMO3 = ("olmo3", "recurrent_olmo3")
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """A tokenizer's ids that take the place of a task's own; None where the tokenizer has none.
+class PretrainedOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model of the hub or a local folder, and its tokenizer (another one where `tokenizer_name_or_path` says so)."""
 
-    Attributes:
-        bos: begins a row. sep: separates. pad: fills a batch: the tokenizer's pad, else its eos, else its bos.
-    """
+    sizes = ("the vocabulary of model.name_or_path", "the context of model.name_or_path")
 
-    bos: int | None
-    sep: int | None
-    pad: int | None
+    name_or_path: str | None = None
+    tokenizer_name_or_path: str | None = None
+
+    @property
+    def tokenizer(self) -> str | None:
+        return self.tokenizer_name_or_path or self.name_or_path
+
+    def check(self) -> None:
+        """Refuse a missing name."""
+        if not self.name_or_path:
+            raise UsageError("from_pretrained: model.name_or_path is not set; legal: a hub name or a local folder")
 
 
 def load_config(name: str) -> Any:
@@ -72,8 +76,11 @@ def special_ids(name: str) -> SpecialIds | None:
     return SpecialIds(tokenizer.bos_token_id, getattr(tokenizer, "sep_token_id", None), pad)
 
 
-def copy_weights(model: nn.Module, name: str) -> tuple[str, ...]:
-    """Copy every weight of an Olmo3 into `model` that has the same name and shape there; the others stay.
+def copy_weights(model: nn.Module, name: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Copy every weight of `model.init_from_pretrained` that has the same name and shape in `model`; the others stay.
+
+    Args:
+        kinds: the `model_type` of models whose weights have the names and the meaning of the model's own.
 
     Returns:
         The names of the copied weights, in the model's order.
@@ -82,8 +89,8 @@ def copy_weights(model: nn.Module, name: str) -> tuple[str, ...]:
         UsageError: no such model, a model of another kind, or not one weight that fits.
     """
     kind = load_config(name).model_type
-    if kind not in _OLMO3:
-        raise UsageError(f"model.init_from_pretrained={name}: a model of type {kind}; legal: {', '.join(_OLMO3)}")
+    if kind not in kinds:
+        raise UsageError(f"model.init_from_pretrained={name}: a model of type {kind}; legal: {', '.join(kinds)}")
     source = load_model(name, None).state_dict()
     target = model.state_dict()
     fitting = [key for key, value in target.items() if key in source and source[key].shape == value.shape]
@@ -105,3 +112,10 @@ def _found(what: str, name: str, load: Callable[[], T]) -> T:
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"no {what} {name!r}: {reason}; legal: a hub name or a local folder") from error
+
+
+SPEC = ModelSpec(
+    Options=PretrainedOptions,
+    configure=lambda options, seed: load_config(options.name_or_path),
+    make=lambda options, config: load_model(options.name_or_path, options.attn_implementation),
+)

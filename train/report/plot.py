@@ -1,7 +1,8 @@
 """Learning curves: one picture of several runs, with the mean and the spread over those that differ in their seed.
 
-A run is a CSV as `synthshards curve` writes it: `step`, `examples_seen`, for Depo `hop`, then figures. Lines are told
-apart by colour and by marker or dashes, and the colours by those who are colour-blind, too (Okabe and Ito's).
+A curve is the CSV of a run, as `synthshards curve` writes it: `step`, `examples_seen`, in some `hop`, then figures.
+Lines are told apart by colour and by marker or dashes, and the colours by those who are colour-blind, too (Okabe and
+Ito's).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ NAMES = {"examples_seen": "training examples seen", "step": "training steps", "k
 
 
 @dataclass(frozen=True)
-class Run:
-    """The rows of one CSV.
+class Curve:
+    """The rows of one run's CSV.
 
     Attributes:
         path: where it was read.
@@ -47,8 +48,8 @@ class Run:
     rows: tuple[dict[str, float], ...]
 
     @staticmethod
-    def read(path: Path) -> Run:
-        """The run in a CSV.
+    def read(path: Path) -> Curve:
+        """The curve in a CSV.
 
         Raises:
             UsageError: there is no such file.
@@ -66,7 +67,7 @@ class Run:
                 rows.append({name: float(text or "nan") for name, text in zip(columns, line, strict=True)})
             except ValueError:
                 raise DataError(f"{path}:{number}: {','.join(line)[:80]!r}; legal: {len(columns)} numbers") from None
-        return Run(path, columns, tuple(rows))
+        return Curve(path, columns, tuple(rows))
 
     def points(self, x: str, y: str, hop: float | None) -> Points:
         """The line of one figure (at one hop), without what is no number."""
@@ -94,11 +95,11 @@ class Line:
     high: list[float]
 
 
-def lines_of(groups: Mapping[str, Sequence[Run]], x: str, metrics: Sequence[str], spread: Spread) -> list[Line]:
+def lines_of(groups: Mapping[str, Sequence[Curve]], x: str, metrics: Sequence[str], spread: Spread) -> list[Line]:
     """Every line of a picture, group by group, metric by metric, hop by hop.
 
     Args:
-        groups: name → runs that differ in their seed.
+        groups: name → the curves of runs that differ in their seed.
         x: the column that lines run over.
         metrics: the columns to show.
         spread: from the least run to the greatest, one standard deviation (of runs, n − 1) each way, or none.
@@ -107,22 +108,22 @@ def lines_of(groups: Mapping[str, Sequence[Run]], x: str, metrics: Sequence[str]
         UsageError: a run lacks a column, or the runs of a group share no x.
     """
     lines = []
-    for group, runs in groups.items():
+    for group, curves in groups.items():
         for metric in metrics:
-            for run in runs:
-                run.check(x)
-                run.check(metric)
-            for hop in _hops(runs):
-                lines.append(_line(group, metric, hop, [run.points(x, metric, hop) for run in runs], spread))
+            for curve in curves:
+                curve.check(x)
+                curve.check(metric)
+            for hop in _hops(curves):
+                lines.append(_line(group, metric, hop, [curve.points(x, metric, hop) for curve in curves], spread))
     return lines
 
 
-def _hops(runs: Sequence[Run]) -> Sequence[float | None]:
-    if not any("hop" in run.columns for run in runs):
+def _hops(curves: Sequence[Curve]) -> Sequence[float | None]:
+    if not any("hop" in curve.columns for curve in curves):
         return [None]
-    for run in runs:
-        run.check("hop")
-    return sorted({row["hop"] for run in runs for row in run.rows if isfinite(row["hop"])})
+    for curve in curves:
+        curve.check("hop")
+    return sorted({row["hop"] for curve in curves for row in curve.rows if isfinite(row["hop"])})
 
 
 def _line(group: str, metric: str, hop: float | None, runs: Sequence[Points], spread: Spread) -> Line:
@@ -223,3 +224,42 @@ def check_path(path: Path) -> None:
         raise UsageError(f"{path}: not a picture{nearest(path.suffix, FORMATS)}; legal: {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder; legal: one that exists")
+
+
+def plot_curves(
+    csvs: Sequence[str],
+    outs: Sequence[str],
+    metrics: Sequence[str],
+    x: str,
+    scale: str,
+    spread: Spread,
+    hops: Sequence[int],
+    title: str,
+) -> None:
+    """Draw the curves of some CSVs, each ``[NAME=]CSV``, into every file of `outs`.
+
+    Raises:
+        UsageError: a file, column, hop or folder that is not there, or a picture of an unknown kind.
+        DataError: a CSV holds something else than numbers.
+    """
+    for out in outs:
+        check_path(Path(out))
+    groups: dict[str, list[Curve]] = {}
+    for given in csvs:
+        name, path = named(given)
+        groups.setdefault(name, []).append(Curve.read(path))
+    lines = lines_of(groups, x, metrics, spread)
+    known = sorted({line.hop for line in lines if line.hop is not None})
+    for hop in hops:
+        if hop not in known:
+            raise UsageError(f"no hop {hop} in these runs; legal: {', '.join(f'{k:g}' for k in known) or 'no --hop'}")
+    lines = [line for line in lines if not hops or line.hop in hops]
+    figure = picture(lines, x, log_x=scale == "log", title=title)
+    for out in outs:
+        save(figure, Path(out))
+
+
+def named(given: str) -> tuple[str, Path]:
+    """The name and the path of ``NAME=CSV``; a path that exists is no name, whatever it holds."""
+    name, sign, path = given.partition("=")
+    return ("", Path(given)) if not sign or Path(given).is_file() else (name, Path(path))

@@ -14,7 +14,7 @@ from synthshards import __version__
 from synthshards.storage.local import replacing
 
 from ..data.eval_sets import EvalSet
-from ..data.train_tasks import Subject
+from ..data.train_tasks import TrainTask
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def write_record(
-    folder: Path, subjects: Sequence[Subject], sets: Sequence[Sequence[EvalSet]], figures: Mapping[str, Any]
+    folder: Path, train_tasks: Sequence[TrainTask], sets: Sequence[Sequence[EvalSet]], figures: Mapping[str, Any]
 ) -> None:
     """``run.json``: which rows, which versions, and what has been done by now (`figures`)."""
     import numba
@@ -43,7 +43,7 @@ def write_record(
                 "rows": s.dataset.num_examples,
                 "id_offset": s.offset,
             }
-            for s in subjects
+            for s in train_tasks
         ],
         "eval": [
             {

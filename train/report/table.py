@@ -9,29 +9,28 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from synthshards.errors import UsageError
 from synthshards.storage.local import replacing
 
-from .plot import Run, lines_of, picture, save
-
-#: What a picture shows below the accuracy.
-_BELOW = {"lano": "kl", "capo": "bits"}
-_TITLES = {"depo": "Depo", "brevo": "Brevo", "mano": "Mano", "lano": "Lano", "capo": "Capo"}
+from ..data.train_tasks import TrainTask
+from ..evaluation.metrics import TaskEvaluation
+from .plot import Curve, lines_of, picture, save
 
 
-class Table:
+class ScoreTable:
     """The evaluations of one task.
 
     Args:
-        task: decides the first columns and what the picture shows.
+        evaluation: decides what the picture shows.
         csv_path, plot_path: where both are written; an SVG stands beside a PNG.
-        rows: those of a run that goes on.
     """
 
-    def __init__(self, task: str, csv_path: Path, plot_path: Path, rows: Sequence[dict[str, Any]] = ()) -> None:
-        self.task, self.csv_path, self.plot_path, self.rows = task, csv_path, plot_path, list(rows)
+    def __init__(self, evaluation: TaskEvaluation, csv_path: Path, plot_path: Path) -> None:
+        self.evaluation, self.csv_path, self.plot_path = evaluation, csv_path, plot_path
+        self.rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add an evaluation: `step`, `examples_seen`, for Depo `hop`, `accuracy`, then what the metric has."""
+        """Add an evaluation: `step`, `examples_seen`, in some `hop`, `accuracy`, then what the metric has."""
         self.rows.append(row)
 
     def write(self) -> None:
@@ -49,15 +48,14 @@ class Table:
 
     def draw(self) -> None:
         """Draw the picture of the CSV, as PNG (or what `plot_path` says) and SVG."""
-        run = Run.read(self.csv_path)
+        curve = Curve.read(self.csv_path)
+        below = self.evaluation.second_panel
         metrics = ["accuracy"]
-        below = _BELOW.get(self.task)
-        for name in [below] if below is not None else []:
-            if any(not isnan(row[name]) for row in run.rows):
-                metrics.append(name)
-        figure = picture(lines_of({"": [run]}, "examples_seen", metrics, "none"), "examples_seen",
-                         title=_TITLES.get(self.task, self.task))  # fmt: skip
-        for path in {self.plot_path, self.plot_path.with_suffix(".svg")}:
+        if below is not None and any(not isnan(row[below]) for row in curve.rows):
+            metrics.append(below)
+        lines = lines_of({"": [curve]}, "examples_seen", metrics, "none")
+        figure = picture(lines, "examples_seen", title=self.evaluation.title)
+        for path in dict.fromkeys((self.plot_path, self.plot_path.with_suffix(".svg"))):
             save(figure, path)
 
 
@@ -66,3 +64,27 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return "" if isnan(value) else repr(value)
     return str(value)
+
+
+def tables_of(
+    train_tasks: Sequence[TrainTask], folder: Path, metrics_file: str | None, plot_file: str | None
+) -> list[ScoreTable]:
+    """A CSV and a picture for each train task: ``depo_hop_metrics.csv`` and ``depo_hop_curve.png``, ``mano_…`` …
+
+    Raises:
+        UsageError: names of one file for several train tasks, or of a kind that is not written.
+    """
+    for key, value, kinds in (
+        ("metrics_file", metrics_file, (".csv",)),
+        ("plot_file", plot_file, (".png", ".svg", ".pdf")),
+    ):
+        if value is not None and len(train_tasks) > 1:
+            raise UsageError(f"{key}={value}: a mixture has one for each task; legal: null")
+        if value is not None and Path(value).suffix not in kinds:
+            raise UsageError(f"{key}={value}; legal: a name that ends in {' or '.join(kinds)}")
+    tables = []
+    for one in train_tasks:
+        stem = one.name if one.mixed else one.name + one.evaluation.file_suffix
+        csv_path = folder / (metrics_file or f"{stem}_metrics.csv")
+        tables.append(ScoreTable(one.evaluation, csv_path, folder / (plot_file or f"{stem}_curve.png")))
+    return tables

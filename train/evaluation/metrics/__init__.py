@@ -1,30 +1,25 @@
 """The paper's metrics, exact: for each task how well a model does on given rows, with standard errors.
 
-    from synthshards.train.evaluation.metrics import METRICS, eval_rows
+    from synthshards.train.evaluation.metrics import EVALUATIONS, eval_rows
 
-    task = DepoTask(qa=True, fixed_k=4)
-    score = METRICS["depo"](model, task, eval_rows(task, seed=0, count=256))
-    score.accuracy, score.standard_error, score.columns()
+    task, evaluation = DepoTask(qa=True, fixed_k=4), EVALUATIONS["depo"]
+    rows = eval_rows(task, seed=0, count=256)
+    score = evaluation.measure(model, task, rows, MetricOptions())
+    score.accuracy, score.standard_error, score.columns(), evaluation.chance(task, rows)
 
-Each is called with (model, task, rows, options). Source: "Physics of Language Models: Part 4.1" (arXiv 2512.17351).
+What training needs to know of a task in particular stands in its `TaskEvaluation`, and nowhere else. Source: "Physics
+of Language Models: Part 4.1" (arXiv 2512.17351).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 
-from . import brevo, capo, depo, lano, mano
-from .common import Options, Score, eval_rows
+from synthshards.catalog import TASKS
 
-__all__ = ["METRICS", "PACKED_METRICS", "Options", "Score", "eval_rows"]
+from .common import MetricOptions, Score, Stratum, TaskEvaluation, eval_rows, with_qa
 
-#: Task → its metric on rows.
-METRICS: dict[str, Callable[..., Score]] = {
-    "depo": depo.measure,
-    "brevo": brevo.measure,
-    "mano": mano.measure,
-    "lano": lano.measure,
-    "capo": capo.measure,
-}
-#: Task → its metric in packed windows, for those whose metric the paper takes so.
-PACKED_METRICS: dict[str, Callable[..., Score]] = {"depo": depo.measure_windows, "mano": mano.measure_windows}
+__all__ = ["EVALUATIONS", "MetricOptions", "Score", "Stratum", "TaskEvaluation", "eval_rows", "with_qa"]
+
+#: Task → how it is evaluated: the `EVALUATION` of the module of its name, one for each task of the catalogue.
+EVALUATIONS: dict[str, TaskEvaluation] = {name: import_module(f"{__name__}.{name}").EVALUATION for name in TASKS}

@@ -15,9 +15,9 @@ from torch import nn
 from synthshards.tasks.task import Task
 
 from ..generation import generate
-from .common import Options, Row, Score, row_windows, tally
+from .common import MetricOptions, Row, Score, TaskEvaluation, row_windows, tally
 
-_DEFAULT = Options()
+_DEFAULT = MetricOptions()
 
 
 def names(ids: np.ndarray, labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def names(ids: np.ndarray, labels: np.ndarray, segments: np.ndarray) -> np.ndarr
     return np.array([[masked[0] + 1, masked[-1]]])
 
 
-def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options = _DEFAULT) -> Score:
+def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOptions = _DEFAULT) -> Score:
     """The share of rows that the model, left to itself behind `<ans>`, answers rightly, `<eos>` included.
 
     The token accuracies are teacher-forced: they count how often the next token is that of the row's own order, though
@@ -55,3 +55,6 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options 
     forced = tally(model, row_windows(some, options.batch_tokens), names)
     answers = np.stack([np.array(hits, np.float64), np.ones(len(some))], 1)
     return Score(**replace(forced, answers=answers).figures())
+
+
+EVALUATION = TaskEvaluation(title="Brevo", measure=measure)

@@ -7,6 +7,7 @@ Part 3.1 (arXiv 2309.14316), questions. Training joins entries by <EOS>, so a te
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log, nan
@@ -20,12 +21,13 @@ from synthshards.errors import UsageError
 from synthshards.tasks.capo.biography import SPANS, token_spans
 from synthshards.tasks.capo.capacity import bits as bits_of
 from synthshards.tasks.capo.capacity import per_parameter
+from synthshards.tasks.capo.people import DAYS, MONTHS, YEARS, load_pools
 from synthshards.tasks.task import Task
 
 from ..logits import evaluating, logits_at
-from .common import Options, Row, Score, mean_and_error, row_windows, tally
+from .common import MetricOptions, Row, Score, Stratum, TaskEvaluation, mean_and_error, row_windows, tally
 
-_DEFAULT = Options()
+_DEFAULT = MetricOptions()
 #: What p2 sums over, beside the pronoun; the employer fixes the work city.
 VALUES = ("birth_date", "birth_city", "university", "major", "employer")
 #: A person's pronoun → the words that tell it.
@@ -56,7 +58,7 @@ class CapoScore(Score):
     biographies: int = 0
 
 
-def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options = _DEFAULT) -> CapoScore:
+def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOptions = _DEFAULT) -> CapoScore:
     """The share of questions whose value the model gives as a whole, and the bits that it knows.
 
     Args:
@@ -88,7 +90,7 @@ _UNASKED: dict[str, Any] = {
 }
 
 
-def answered(model: nn.Module, questions: Sequence[Row], options: Options) -> dict[str, Any]:
+def answered(model: nn.Module, questions: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
     """The fields of a `Score` of questions, teacher-forced: an answer is the value's tokens and the <EOS> behind it."""
     rows, spans = [], {}
     for row, (ids, offsets) in zip(questions, tokenized(questions, options), strict=True):
@@ -105,7 +107,7 @@ def answered(model: nn.Module, questions: Sequence[Row], options: Options) -> di
     return tally(model, batches, find).figures()
 
 
-def knowledge(model: nn.Module, task: Task, biographies: Sequence[Row], options: Options) -> dict[str, Any]:
+def knowledge(model: nn.Module, task: Task, biographies: Sequence[Row], options: MetricOptions) -> dict[str, Any]:
     """`bits` and what belongs to them.
 
     Raises:
@@ -161,14 +163,14 @@ def telling_span(row: Row) -> tuple[int, int] | None:
 
 def _tokens_in(spans: Iterable[Sequence[int]], offsets: Sequence[tuple[int, int]]) -> np.ndarray:
     """The tokens, in ascending order and each once, that touch any of some character spans."""
-    found: set[int] = set()
+    tokens: set[int] = set()
     for span in spans:
         start, stop = token_spans(span, offsets)
-        found |= set(range(start, stop))
-    return np.array(sorted(found))
+        tokens |= set(range(start, stop))
+    return np.array(sorted(tokens))
 
 
-def tokenized(rows: Sequence[Row], options: Options) -> list[tuple[np.ndarray, list[tuple[int, int]]]]:
+def tokenized(rows: Sequence[Row], options: MetricOptions) -> list[tuple[np.ndarray, list[tuple[int, int]]]]:
     """The token ids of each row's text behind an <EOS>, int64, and each token's characters (those of <EOS>: none).
 
     Raises:
@@ -192,7 +194,7 @@ def tokenized(rows: Sequence[Row], options: Options) -> list[tuple[np.ndarray, l
     ]
 
 
-def token_nats(model: nn.Module, texts: Sequence[np.ndarray], options: Options = _DEFAULT) -> list[np.ndarray]:
+def token_nats(model: nn.Module, texts: Sequence[np.ndarray], options: MetricOptions = _DEFAULT) -> list[np.ndarray]:
     """−log of the probability that the model gives each token of each text: float64 [length], 0 for the first."""
     out: list[np.ndarray] = [np.empty(0)] * len(texts)
     windows = row_windows([{"input_ids": ids, "labels": ids} for ids in texts], options.batch_tokens)
@@ -232,3 +234,51 @@ def parameters(model: nn.Module, used_tokens: int | None = None) -> int:
             raise UsageError(f"used_tokens={used_tokens}; legal: 1..{p.shape[0]}, the model's vocabulary")
         total -= (p.shape[0] - used_tokens) * (p.numel() // p.shape[0])
     return total
+
+
+def chance(task: Task, rows: Iterable[Row]) -> float | None:
+    """The commonest value of what a question asks for, among all that people are made of; None without questions."""
+    del task
+    pools = load_pools()
+    shares = {
+        "birth_date": 1 / (len(MONTHS) * DAYS * YEARS),
+        "birth_city": _commonest(pools.birth_cities),
+        "university": _commonest(pools.universities),
+        "major": _commonest(pools.majors),
+        "employer": _commonest(pools.companies),
+        "work_city": _commonest(pools.work_cities),
+    }
+    asked = [shares[row["question"]] for row in rows if "question" in row]
+    return sum(asked) / len(asked) if asked else None
+
+
+def _commonest(values: Sequence[str]) -> float:
+    return max(Counter(values).values()) / len(values)
+
+
+def strata(task: Task, hops: Sequence[int] | None, qa: bool) -> list[Stratum]:
+    """Questions about people whom training does not ask about, and biographies: bits are of what was trained on."""
+    del hops, qa
+    p = task.params
+    asked = type(task)(num_people=p.num_people, they=p.they, form="qa", people="test")
+    return [Stratum(asked, "capo_qa"), Stratum(task, "capo_bios", trained=True)]
+
+
+def questions(task: Task) -> Task:
+    """Questions about the half of the people that training may ask."""
+    p = task.params
+    return type(task)(num_people=p.num_people, exposures=p.exposures, they=p.they, form="qa", people="train")
+
+
+EVALUATION = TaskEvaluation(
+    title="Capo",
+    measure=measure,
+    chance=chance,
+    strata=strata,
+    stratum_of=lambda task: Stratum(task, trained=task.params.form != "qa"),
+    together=True,
+    second_panel="bits",
+    told=("bits", "bits_per_parameter"),
+    mixable=False,
+    questions=questions,
+)

@@ -1,4 +1,4 @@
-"""What the tasks' metrics share: options, results with their standard errors, and whole answers, teacher-forced.
+"""What the tasks' metrics share: what is said of each, options, results with errors, and whole answers, teacher-forced.
 
 Teacher-forced means: the model reads the right row, and each token of an answer must be its likeliest next one. For a
 whole answer that is greedy generation: as long as the model is right, both have it read the same tokens, and where it
@@ -7,7 +7,7 @@ first errs, both say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import nan, sqrt
 from typing import Any, TypeAlias
@@ -31,8 +31,8 @@ FindAnswers: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to measure; nothing here changes what is measured, but for `samples`, `temperature` and `seed` of Lano.
+class MetricOptions:
+    """How to measure; nothing here changes what is measured, but for `samples`, `temperature` and `seed`.
 
     Attributes:
         batch_tokens: tokens that the model is given at a time; its logits of them are held in memory.
@@ -132,6 +132,68 @@ class Tally:
         return figures
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """Rows of one kind that a task is evaluated on.
+
+    Attributes:
+        task: their law.
+        label: tells them from the task's other rows; "" where there are no others.
+        hop: the steps that each of their answers takes, a column of its own; None for tasks without.
+        trained: they are those that are trained on; otherwise they are of the split "eval".
+    """
+
+    task: Task
+    label: str = ""
+    hop: int | None = None
+    trained: bool = False
+
+
+def with_qa(task: Task, qa: bool) -> Task:
+    """The task with `qa` (the hardest size alone, n = N or ℓ = L) on or off, where it has that."""
+    params = task.params.canonical()
+    return type(task)({**params, "qa": qa}) if "qa" in params else task
+
+
+def _one_stratum(task: Task, hops: Sequence[int] | None, qa: bool) -> list[Stratum]:
+    del hops
+    return [Stratum(with_qa(task, qa))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEvaluation:
+    """How a task is evaluated while a model learns it: all that training scripts know of one task in particular.
+
+    Attributes:
+        title: of its picture.
+        measure: (model, task, rows, options) → the score of one stratum, or of all together (see `together`).
+        measure_windows: the same of packed windows in place of rows, where the paper evaluates in them.
+        chance: (task, rows) → the accuracy on those rows of whoever knows the law and has not read the row, but for
+            what a guess is about (its nodes, its length, its question); None where no such figure is known.
+        strata: (task, `eval.hops`, `eval.qa`) → what to evaluate on.
+        stratum_of: the stratum of stored rows; raises `UsageError` where they are of several.
+        together: one score is of all strata.
+        second_panel: the column that the picture shows below the accuracy.
+        told: columns that the progress line has beside accuracies.
+        file_suffix: what names of files have behind the task's.
+        mixable: whether it can be one of several tasks in one vocabulary.
+        questions: a text task → its rows of questions, which `dataset.qa_share` mixes in.
+    """
+
+    title: str
+    measure: Callable[[nn.Module, Task, Iterable[Row], MetricOptions], Score]
+    measure_windows: Callable[[nn.Module, Task, Iterable[Window], MetricOptions], Score] | None = None
+    chance: Callable[[Task, Iterable[Row]], float | None] = lambda task, rows: None
+    strata: Callable[[Task, Sequence[int] | None, bool], list[Stratum]] = _one_stratum
+    stratum_of: Callable[[Task], Stratum] = Stratum
+    together: bool = False
+    second_panel: str | None = None
+    told: tuple[str, ...] = ()
+    file_suffix: str = ""
+    mixable: bool = True
+    questions: Callable[[Task], Task] | None = None
+
+
 def eval_rows(task: Task, seed: int, count: int, *, split: str = "eval", start: int = 0) -> list[dict[str, Any]]:
     """Rows start..start+count-1 of (seed, split) of a task."""
     return list(task.batch(seed, split, start, count).rows())
@@ -219,12 +281,12 @@ def _count(right: np.ndarray, labels: np.ndarray, segments: np.ndarray, answers:
     return table
 
 
-def score_rows(model: nn.Module, rows: Iterable[Row], find: FindAnswers, options: Options) -> Score:
+def score_rows(model: nn.Module, rows: Iterable[Row], find: FindAnswers, options: MetricOptions) -> Score:
     """The score of teacher-forced answers in rows, each by itself."""
     return Score(**tally(model, row_windows(rows, options.batch_tokens), find).figures())
 
 
-def score_windows(model: nn.Module, windows: Iterable[Window], find: FindAnswers, options: Options) -> Score:
+def score_windows(model: nn.Module, windows: Iterable[Window], find: FindAnswers, options: MetricOptions) -> Score:
     """The score of teacher-forced answers in packed windows."""
     batches = split_windows(windows, options.batch_tokens)
     return Score(**tally(model, batches, find, isolate=options.isolate).figures())

@@ -22,9 +22,9 @@ from synthshards.tasks.task import Task
 
 from ..generation import generate
 from ..logits import context_of, evaluating, logits_at
-from .common import Options, Row, Score, mean_and_error, row_windows, tally
+from .common import MetricOptions, Row, Score, TaskEvaluation, mean_and_error, row_windows, tally
 
-_DEFAULT = Options()
+_DEFAULT = MetricOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def sentences(task: LanoTask, rows: Iterable[Row]) -> list[np.ndarray]:
     return [ids[1:] if len(ids) and ids[0] == bos else ids for ids in some]
 
 
-def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options = _DEFAULT) -> LanoScore:
+def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOptions = _DEFAULT) -> LanoScore:
     """The share of drawn sentences that parse, and the KL on the sentences of `rows`.
 
     The token accuracies are teacher-forced on the same sentences, the end included or not.
@@ -84,7 +84,7 @@ def _terminals(segments: np.ndarray) -> np.ndarray:
     return np.array([[1, int(segments.sum()) - 1]])
 
 
-def draw(model: nn.Module, task: LanoTask, count: int, options: Options = _DEFAULT) -> list[list[int]]:
+def draw(model: nn.Module, task: LanoTask, count: int, options: MetricOptions = _DEFAULT) -> list[list[int]]:
     """`options.samples`, or else `count`, drawn sentences, each with the `<bos>` behind it.
 
     Those without, which did not end in time, are given the reserved `<mask>` in its place: they do not parse.
@@ -102,7 +102,9 @@ def draw(model: nn.Module, task: LanoTask, count: int, options: Options = _DEFAU
     return [[*new.tolist(), *([] if new[-1] == bos else [unfinished])] for new in said]
 
 
-def divergences(model: nn.Module, task: LanoTask, given: list[np.ndarray], options: Options = _DEFAULT) -> np.ndarray:
+def divergences(
+    model: nn.Module, task: LanoTask, given: list[np.ndarray], options: MetricOptions = _DEFAULT
+) -> np.ndarray:
     """The KL of each sentence, in nats: float64 [sentences].
 
     Args:
@@ -125,3 +127,6 @@ def divergences(model: nn.Module, task: LanoTask, given: list[np.ndarray], optio
                 assert len(given[i]) + 1 == length, "the law behind each prefix"
                 out[i] = smoothed_kl(task.grammar.next_token_distributions(given[i]), q)
     return out
+
+
+EVALUATION = TaskEvaluation(title="Lano", measure=measure, second_panel="kl", told=("kl",))

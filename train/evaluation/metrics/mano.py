@@ -12,12 +12,13 @@ from functools import partial
 import numpy as np
 from torch import nn
 
+from synthshards.tasks.mano.expressions import commonest_share
 from synthshards.tasks.mano.task import ManoParams
 from synthshards.tasks.task import Task
 
-from .common import Options, Row, Score, Window, score_rows, score_windows
+from .common import MetricOptions, Row, Score, TaskEvaluation, Window, score_rows, score_windows
 
-_DEFAULT = Options()
+_DEFAULT = MetricOptions()
 
 
 def answers(p: ManoParams, ids: np.ndarray, labels: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -28,7 +29,7 @@ def answers(p: ManoParams, ids: np.ndarray, labels: np.ndarray, segments: np.nda
     return np.stack([at, at + 1], 1)
 
 
-def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options = _DEFAULT) -> Score:
+def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOptions = _DEFAULT) -> Score:
     """The share of rows whose value the model predicts.
 
     `token_accuracy` is of all tokens but the first, expressions included, which nobody can predict.
@@ -43,7 +44,9 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: Options 
     return score_rows(model, rows, partial(answers, task.params), options)
 
 
-def measure_windows(model: nn.Module, task: Task, windows: Iterable[Window], options: Options = _DEFAULT) -> Score:
+def measure_windows(
+    model: nn.Module, task: Task, windows: Iterable[Window], options: MetricOptions = _DEFAULT
+) -> Score:
     """The same in packed windows; every value counts that stands in a window with its mark.
 
     Args:
@@ -53,3 +56,13 @@ def measure_windows(model: nn.Module, task: Task, windows: Iterable[Window], opt
         UsageError: no value, or windows longer than the model's context.
     """
     return score_windows(model, windows, partial(answers, task.params), options)
+
+
+def chance(task: Task, rows: Iterable[Row]) -> float | None:
+    """The value that expressions of a row's length most often have: 0, where multiplication is among the operators."""
+    p = task.params
+    shares = [commonest_share(p.ttype, p.value_mod, row["length"]) for row in rows]
+    return float(sum(shares) / len(shares)) if shares else None
+
+
+EVALUATION = TaskEvaluation(title="Mano", measure=measure, measure_windows=measure_windows, chance=chance)

@@ -96,7 +96,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthshards.train.run.place", lambda: (1, 3))
+    monkeypatch.setattr("synthshards.train.run.rank_and_world_size", lambda: (1, 3))
     with pytest.raises(
         UsageError, match=r"^train.batch_size=4 is not shared evenly by 3 ranks; legal: a multiple of 3$"
     ):

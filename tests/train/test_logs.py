@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from curves import DEPO, files, make_run, run, table
-from tiny_models import one_thread
 
 from synthshards.errors import UsageError
-from synthshards.train.report import table as tables
 from synthshards.train.report.logs import JsonLines
+from synthshards.train.report.table import ScoreTable
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")  # tests share the machine
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -28,7 +22,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_json_lines_tell_every_step_and_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    monkeypatch.setattr(ScoreTable, "draw", lambda self: None)
     run(tmp_path, *DEPO, "train.schedule=linear")
     found = lines(tmp_path)
     steps = [line for line in found if "train/loss" in line]
@@ -45,7 +39,7 @@ def test_json_lines_tell_every_step_and_evaluation(tmp_path: Path, monkeypatch: 
 
 
 def test_json_lines_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    monkeypatch.setattr(ScoreTable, "draw", lambda self: None)
     run(tmp_path, *DEPO, "logging.jsonl=false", "train.max_steps=1")
     assert "log.jsonl" not in files(tmp_path)
 
@@ -62,7 +56,7 @@ def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(tmp_path: Path)
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own
 def test_tensorboard_gets_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    monkeypatch.setattr(ScoreTable, "draw", lambda self: None)
     from tensorboard.backend.event_processing import event_accumulator as accumulator
 
     run(tmp_path, *DEPO, "logging.tensorboard=true", "eval.hops=[2]")
@@ -113,7 +107,7 @@ class Recorder:
 
 
 def test_weights_and_biases_are_told_steps_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
+    monkeypatch.setattr(ScoreTable, "draw", lambda self: None)
     recorder = Recorder()
     monkeypatch.setitem(sys.modules, "wandb", recorder)
     run(tmp_path, *DEPO, "logging.wandb.enabled=true", "logging.wandb.entity=us", "train.max_steps=2", "eval.hops=[1]")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,10 @@ import pytest
 import torch
 from curves import BRIEF, CAPO, DEPO, GPT2, MIXTURE, RECURRENT, make_run, only_csv, table
 from helpers import Ended
-from tiny_models import one_thread
 
 from synthshards.errors import DataError, UsageError
-from synthshards.train import run
+from synthshards.train import evaluator, run
 from synthshards.train.loop import checkpoint
-from synthshards.train.report import table as tables
 
 STEPS = 9
 BASE = (*GPT2, *BRIEF, f"train.max_steps={STEPS}", "train.eval_every_steps=4", "train.checkpoint_every=3")
@@ -41,11 +39,7 @@ class Killed(BaseException):
     """What ends a run here, as a kill would: nothing that it could still do comes after."""
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")  # tests share the machine
 
 
 def csvs(folder: Path) -> dict[str, bytes]:
@@ -126,7 +120,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, where: str, step:
     """A run without periodic checkpoints that hears Ctrl-C inside a step or an evaluation; what it said."""
     said: list[str] = []
     made = make_run(folder, *DEPO, "train.resume=auto", "train.checkpoint_every=0", base=BASE, say=said.append)
-    plain = getattr(run, where)
+    module = run if where == "train_step" else evaluator
+    plain = getattr(module, where)
 
     def heard(*args: Any) -> Any:
         now = made.step + 1 if where == "train_step" else made.step
@@ -136,7 +131,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, where: str, step:
         return plain(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, where, heard)
+        patched.setattr(module, where, heard)
         with pytest.raises(KeyboardInterrupt):
             made.run()
     return said

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from curves import BRIEF, GPT2, MIXTURE, files, make_run, run, table
-from tiny_models import one_thread
+from curves import BRIEF, CAPO, GPT2, MIXTURE, files, make_run, run, table
 from torch import Tensor, nn
 
 from synthshards import make_task
+from synthshards.errors import UsageError
 from synthshards.train.config.options import EvalOptions
-from synthshards.train.data.train_tasks import Subject
+from synthshards.train.data.batches import shifted
+from synthshards.train.data.eval_sets import EvalSet, metric_options
+from synthshards.train.data.train_tasks import TrainTask
 from synthshards.train.evaluation.evaluate import scores
-from synthshards.train.evaluation.task_view import Shifted
-from synthshards.train.report import table as tables
+from synthshards.train.evaluation.metrics import EVALUATIONS
 
 WIDE = (
     "data.mixture={mano: 1, brevo1: 2, lano: 1, depo2: 1}", "model.vocab_size=5300",
@@ -31,28 +32,24 @@ WIDE = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tables.Table, "draw", lambda self: None)
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")  # tests share the machine
 
 
 class Oracle(nn.Module):
-    """Knows the rows of every subject in the shared vocabulary: behind a prefix of one it says how it goes on.
+    """Knows the rows of every task in the shared vocabulary: behind a prefix of one it says how it goes on.
 
     Anything else it answers with the largest id there is, so that a metric which asked with ids of another task, or
     without its offset, would score nothing.
     """
 
-    def __init__(self, subjects: list[Subject], sets: list[Any]) -> None:
+    def __init__(self, train_tasks: list[TrainTask], sets: list[Any]) -> None:
         super().__init__()
-        self.size = max(s.largest_id for s in subjects) + 1
+        self.size = max(s.largest_id for s in train_tasks) + 1
         self.next: dict[tuple[int, ...], int] = {}
-        for subject, some in zip(subjects, sets, strict=True):
+        for train_task, some in zip(train_tasks, sets, strict=True):
             for row in (row for one in some for row in one.rows()):
-                ids = [int(t) + subject.offset for t in row["input_ids"]]
-                if subject.task.name == "lano":
+                ids = [int(t) + train_task.offset for t in row["input_ids"]]
+                if train_task.task.name == "lano":
                     ids.append(ids[0])  # a sentence ends where the next begins
                 self.next |= {tuple(ids[:i]): ids[i] for i in range(1, len(ids))}
 
@@ -64,15 +61,21 @@ class Oracle(nn.Module):
         return SimpleNamespace(logits=logits)
 
 
+def scored(model: nn.Module, train_task: TrainTask, sets: list[EvalSet], options: EvalOptions) -> list[Any]:
+    """The scores of one task of a run."""
+    measuring = metric_options(options, train_task, 0)
+    return list(scores(train_task.view(model), train_task.name, train_task.task, sets, measuring))
+
+
 def test_ids_of_each_task_stand_behind_those_of_the_tasks_before(tmp_path: Path) -> None:
     made = make_run(tmp_path, *WIDE)
-    largest = [max(s.task.token_ids()) for s in made.subjects]
-    assert [s.name for s in made.subjects] == ["mano", "brevo1", "lano", "depo2"]
-    assert [s.offset for s in made.subjects] == [sum(largest[:j]) + j for j in range(4)]
-    assert [s.largest_id for s in made.subjects] == [
-        s.offset + top for s, top in zip(made.subjects, largest, strict=True)
+    largest = [max(s.task.token_ids()) for s in made.train_tasks]
+    assert [s.name for s in made.train_tasks] == ["mano", "brevo1", "lano", "depo2"]
+    assert [s.offset for s in made.train_tasks] == [sum(largest[:j]) + j for j in range(4)]
+    assert [s.largest_id for s in made.train_tasks] == [
+        s.offset + top for s, top in zip(made.train_tasks, largest, strict=True)
     ]
-    assert len({name for s in made.subjects for name in [s.offset]}) == 4
+    assert len({name for s in made.train_tasks for name in [s.offset]}) == 4
 
 
 @pytest.mark.parametrize("packing", [(), ("train.packing=concat", "train.seq_len=64")])
@@ -80,68 +83,66 @@ def test_training_meets_shifted_ids_and_padding_stays(packing: tuple[str, ...], 
     made = make_run(tmp_path, *WIDE, "train.batch_size=12", *packing)
     seen: set[int] = set()
     for _, batch in zip(range(3), made.loader.stream, strict=False):
-        shifted = made._shift(batch)
+        moved = shifted(batch, made.train_tasks, made.pad_id)
         for r, number in enumerate(batch["source"].tolist()):
-            subject = made.subjects[number]
+            train_task = made.train_tasks[number]
             seen.add(number)
             real = batch["attention_mask"][r] == 1
-            assert torch.equal(shifted["input_ids"][r][real], batch["input_ids"][r][real] + subject.offset)
-            assert not shifted["input_ids"][r][~real].any()
+            assert torch.equal(moved["input_ids"][r][real], batch["input_ids"][r][real] + train_task.offset)
+            assert not moved["input_ids"][r][~real].any()
             wanted = batch["labels"][r] != -100
-            assert torch.equal(shifted["labels"][r][wanted], shifted["input_ids"][r][wanted])
-            assert torch.equal(shifted["labels"][r] == -100, ~wanted)
+            assert torch.equal(moved["labels"][r][wanted], moved["input_ids"][r][wanted])
+            assert torch.equal(moved["labels"][r] == -100, ~wanted)
     assert seen == {0, 1, 2, 3}
 
 
 def test_a_single_task_keeps_its_ids(tmp_path: Path) -> None:
     made = make_run(tmp_path, "dataset=mano", "dataset.L=1", "model.vocab_size=10064")
     batch = next(iter(made.loader.stream))
-    assert torch.equal(made._shift(batch)["input_ids"], batch["input_ids"])
-    assert made.subjects[0].offset == 0
+    assert torch.equal(shifted(batch, made.train_tasks, made.pad_id)["input_ids"], batch["input_ids"])
+    assert made.train_tasks[0].offset == 0
 
 
 def test_each_metric_sees_its_own_ids(tmp_path: Path) -> None:
     made = make_run(tmp_path, *WIDE)
-    oracle = Oracle(made.subjects, made.sets)
-    for subject, sets in zip(made.subjects, made.sets, strict=True):
-        found = list(scores(oracle, subject, sets, EvalOptions(num_examples_per_hop=5, samples=3), 0))
-        assert len(found) == (2 if subject.name == "depo2" else 1)
+    oracle = Oracle(made.train_tasks, made.evaluator.sets)
+    for train_task, sets in zip(made.train_tasks, made.evaluator.sets, strict=True):
+        found = scored(oracle, train_task, sets, EvalOptions(num_examples_per_hop=5, samples=3))
+        assert len(found) == (2 if train_task.name == "depo2" else 1)
         for row, values in found:
             assert row["accuracy"] == 1
-            label = f"depo2_hop_{row['hop']}" if "hop" in row else subject.name
+            label = f"depo2_hop_{row['hop']}" if "hop" in row else train_task.name
             assert values[f"eval/{label}_accuracy"] == row["accuracy"]
 
 
-def test_a_subject_at_a_wrong_place_scores_nothing(tmp_path: Path) -> None:
-    from dataclasses import replace
-
+def test_a_task_at_a_wrong_place_scores_nothing(tmp_path: Path) -> None:
     made = make_run(tmp_path, *WIDE)
-    oracle = Oracle(made.subjects, made.sets)
-    mano = replace(made.subjects[0], offset=1)
-    ((row, _),) = scores(oracle, mano, made.sets[0], EvalOptions(), 0)
+    oracle = Oracle(made.train_tasks, made.evaluator.sets)
+    mano = replace(made.train_tasks[0], offset=1)
+    ((row, _),) = scored(oracle, mano, made.evaluator.sets[0], EvalOptions())
     assert row["accuracy"] == 0
 
 
-def test_the_shifted_model_is_the_model_on_shifted_ids(tmp_path: Path) -> None:
+def test_the_view_of_a_task_is_the_model_on_shifted_ids(tmp_path: Path) -> None:
     made = make_run(tmp_path, *MIXTURE)
-    model, subject = made.model.eval(), made.subjects[1]
-    shifted = Shifted(model, subject)
+    model = made.model.eval()
+    view = made.train_tasks[1].view(model)
     ids = torch.tensor([[60, 1, 2, 3]])
     positions = torch.tensor([[0, 1, 0, 1]])
     with torch.no_grad():
         whole = model(input_ids=ids + 41, position_ids=positions, use_cache=False).logits
-        own = shifted(ids, position_ids=positions, use_cache=False).logits
+        own = view(ids, position_ids=positions, use_cache=False).logits
     assert torch.equal(own, whole[..., 41:])
     assert own.shape[-1] == max(make_task("mano", L=1, value_mod=5, bos_token_id=60).token_ids()) + 1
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_packed_rows_stay_apart_in_a_mixture_too(packed: bool, tmp_path: Path) -> None:
-    """In packed windows a row is answered as alone: the shifted model is told the borders."""
+    """In packed windows a row is answered as alone: the view is told the borders."""
     made = make_run(tmp_path, *MIXTURE)
     from synthshards.train.evaluation.logits import logits_at
 
-    model = Shifted(made.model.eval(), made.subjects[1])
+    model = made.train_tasks[1].view(made.model.eval())
     window = {"input_ids": torch.tensor([[60, 1, 2, 60, 3, 4]]), "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]]),
               "segment_ids": torch.tensor([[1, 1, 1, 2, 2, 2]])}  # fmt: skip
     with torch.no_grad():
@@ -178,9 +179,15 @@ def test_two_depos_keep_their_hops_apart(tmp_path: Path) -> None:
         f"data.mixture_params={{depo1: {{mini_vocab: 6, max_tlen: 1, {small}}}, depo2: {{{small}}}}}",
     )
     made = run(tmp_path, *mixed, "model.vocab_size=300", "eval.resample_each_eval=false", "train.max_steps=1")
-    assert [[one.label for one in sets] for sets in made.sets] == [
+    assert [[one.label for one in sets] for sets in made.evaluator.sets] == [
         ["depo1_hop_1", "depo1_hop_2"], ["depo2_hop_1", "depo2_hop_2"],
     ]  # fmt: skip
     assert len(list((tmp_path / "eval").iterdir())) == 4
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert {"eval/depo1_hop_1_accuracy", "eval/depo2_hop_1_accuracy"} < set(logged[-1])
+
+
+def test_a_share_of_questions_is_of_a_task_that_has_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVALUATIONS, "capo", replace(EVALUATIONS["capo"], questions=None))
+    with pytest.raises(UsageError, match=r"^dataset.qa_share=0.5: capo has no questions; legal: 0$"):
+        make_run(tmp_path, *CAPO, "dataset.qa_share=0.5")

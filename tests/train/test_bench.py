@@ -8,12 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from helpers import Ended
-from tiny_models import one_thread
 
 from synthshards import make_task
 from synthshards.train import bench
 from synthshards.train.loop.step import mean_loss
-from synthshards.train.models.base import build_model
+from synthshards.train.models import build_model
 
 
 def test_plain_batches_are_padded_rows_of_the_task() -> None:
@@ -33,19 +32,21 @@ def test_plain_batches_are_padded_rows_of_the_task() -> None:
             assert ids[0] == task.params.bos_token_id
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_both_losses_are_one() -> None:
-    with one_thread(), torch.no_grad():
+    with torch.no_grad():
         model = build_model("tiny_gpt2", {"n_embd": 16, "n_layer": 1, "dropout": 0.0}).model
         batch = next(bench.plain_batches(make_task("depo", N=12)))
-        assert float(bench.own_loss(model, batch)) == pytest.approx(float(mean_loss(model, batch)), rel=1e-5)
+        ours = float(mean_loss(model, batch, plain_logits=True))
+        assert float(bench.own_loss(model, batch)) == pytest.approx(ours, rel=1e-5)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_the_section_of_the_command(cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "_TURNS", 1)
     monkeypatch.setattr(bench, "BATCH", 2)
-    with one_thread():
-        ended = cli("bench", "mano-10", "--only", "train", "--quick", "--json")
+    ended = cli("bench", "mano-10", "--only", "train", "--quick", "--json")
     assert ended.code == 0, ended.err
     entries = json.loads(ended.out)["train"]
     assert [e["loop"] for e in entries] == ["ours", "ours, 1 thread ahead", "plain Python"]
