@@ -30,7 +30,7 @@ def run(*command: str, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel, built by way of the source archive from a copy of the tracked files: nothing else is needed."""
+    """The project's wheel, built from a copy of the tracked files by way of the source archive."""
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
     tracked = run("git", "ls-files", "-z", cwd=ROOT).split("\0") if (ROOT / ".git").exists() else []
