@@ -102,7 +102,6 @@ test-lowest: $(LOWEST)/.ready
 dist: dev
 	rm -rf dist
 	$(BIN)/python -m build
-	$(BIN)/twine check --strict dist/*
 
 # The generated parts of docs/tasks.md (a test fails where they are stale).
 docs: dev
