@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint types test-tf4 docs bench bench-peers bench-docs clean
+.PHONY: demo test dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs bench bench-peers \
+	bench-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -23,26 +24,41 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e '.[torch,tokenizers,train,logging,remote,test]'
 	@touch $(VENV)/.dev $(BIN)/synthshards
 
-dev: $(VENV)/.dev
+dev: $(VENV)/.dev links
 
 # Two files of tests at a time: the machine that they are made for has two cores.
 test: dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: dev types
+lint: dev types forms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy finds the four floors through links that join them as the installed package does.
-types: dev
+# Workflows, issue forms, citation and hooks against their published schemas, which the checker brings along.
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
+
+forms: dev
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA) vendor.citation-file-format --default-filetype yaml CITATION.cff
+	$(BIN)/pre-commit validate-config
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github
+
+# Links that join the four floors as the installed package does: mypy, and an editor's pyright, find the floors by them.
+links:
 	@rm -rf build/typing && mkdir -p build/typing/synthshards
 	@ln -s $(CURDIR)/synthshards/* $(CURDIR)/pipelines $(CURDIR)/loaders $(CURDIR)/train build/typing/synthshards/
-	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p synthshards
+
+types: dev
+	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
+		-p synthshards
 
 # The models and generation on the oldest transformers they support, in an environment of its own.
 TF4 := .venv-tf4
-TF4_TESTS := $(wildcard $(patsubst %,tests/train/test_%.py,recurrent_olmo3 recurrence canon models pretrained forward generation \
-	metrics_depo metrics_brevo metrics_mano metrics_lano metrics_capo))
+TF4_TESTS := $(patsubst %,tests/train/test_%.py,recurrent_olmo3 recurrence canon_llama models pretrained logits generation \
+	metrics_depo metrics_brevo metrics_mano metrics_lano metrics_capo)
 
 $(TF4)/.ready: pyproject.toml constraints.txt
 	test -x $(TF4)/bin/python || $(PYTHON) -m venv $(TF4)
@@ -51,6 +67,41 @@ $(TF4)/.ready: pyproject.toml constraints.txt
 
 test-tf4: $(TF4)/.ready
 	$(TF4)/bin/python -m pytest $(TF4_TESTS)
+
+# The core's tests, which need no PyTorch, on another Python: make test-python PYTHON=python3.13
+CORE := .venv-$(notdir $(PYTHON))
+CORE_TESTS := tests/core tests/tasks tests/formats tests/storage tests/pipelines
+
+$(CORE)/.ready: pyproject.toml
+	test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/pip install -q --disable-pip-version-check -e '.[remote,core-test]'
+	@touch $(CORE)/.ready
+
+test-python: $(CORE)/.ready
+	$(CORE)/bin/python -m pytest -n 2 --dist loadfile $(CORE_TESTS)
+
+# The golden rows alone: for systems and processors that the whole suite is not made for.
+test-golden: $(CORE)/.ready
+	$(CORE)/bin/python -m pytest tests/tasks/test_golden.py
+
+# The core's tests on the lowest versions that pyproject.toml names for the core and for object stores.
+LOWEST := .venv-lowest
+
+$(LOWEST)/.ready: pyproject.toml
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["dependencies"], *project["optional-dependencies"]["remote"], sep="\n")' \
+		| sed 's/>=/==/' > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[remote,core-test]'
+	@touch $(LOWEST)/.ready
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile $(CORE_TESTS)
+
+# What a release uploads.
+dist: dev
+	rm -rf dist
+	$(BIN)/python -m build
 
 # The generated parts of docs/tasks.md (a test fails where they are stale).
 docs: dev
@@ -75,4 +126,4 @@ bench-docs: dev
 		$(BIN)/synthshards bench --from build/bench.json --markdown $$page > /dev/null || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(TF4) .peers build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .peers build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache

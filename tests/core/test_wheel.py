@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+#: Each floor's folder, and the name its packages get when installed.
+FLOORS = {
+    "synthshards": "synthshards",
+    "pipelines": "synthshards.pipelines",
+    "loaders": "synthshards.loaders",
+    "train": "synthshards.train",
+}
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
@@ -22,7 +30,7 @@ def run(*command: str, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel, built from a copy of the tracked files (a build must need nothing else)."""
+    """The project's wheel, built from a copy of the tracked files by way of the source archive."""
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
     tracked = run("git", "ls-files", "-z", cwd=ROOT).split("\0") if (ROOT / ".git").exists() else []
@@ -32,19 +40,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (source / name).write_bytes((ROOT / name).read_bytes())
     if not tracked:
         pytest.skip("not a git checkout: there is no list of the project's files")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", str(work / "dist"), str(source), cwd=work)
+    run(sys.executable, "-m", "build", "--outdir", str(work / "dist"), str(source), cwd=work)
     return next((work / "dist").glob("*.whl"))
+
+
+def test_every_folder_of_sources_is_a_package() -> None:
+    """setuptools finds no packages by itself where folders are renamed: pyproject.toml lists them."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {
+        ".".join([name, *path.parent.relative_to(ROOT / floor).parts])
+        for floor, name in FLOORS.items()
+        for path in (ROOT / floor).rglob("__init__.py")
+    }
+    assert listed == sorted(folders)
+
+
+def test_every_folder_of_sources_has_an_init() -> None:
+    """Without one a folder imports all the same in a checkout, and is missing from the wheel."""
+    folders = {path.parent for floor in FLOORS for path in (ROOT / floor).rglob("*.py")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
 def test_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"synthshards"}, "anything else would shadow a user's own modules"
-    floors = {"synthshards": "", "pipelines": "pipelines/", "loaders": "loaders/", "train": "train/"}
-    for floor, inside in floors.items():
-        for path in (ROOT / floor).rglob("*.py"):
-            assert f"synthshards/{inside}{path.relative_to(ROOT / floor)}" in names
-    assert "synthshards/py.typed" in names
+    source = wheel.parents[1] / "source"
+    for floor, name in FLOORS.items():
+        for path in filter(Path.is_file, (source / floor).rglob("*")):
+            assert f"{name.replace('.', '/')}/{path.relative_to(source / floor)}" in names
 
 
 @pytest.mark.slow

@@ -122,6 +122,8 @@ def test_absent_is_fine_to_delete_and_clear_to_read(folder: Folder) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_are_taken_as_written(location: str, name: str) -> None:
+    if "?" in name and location.startswith("memory:"):
+        pytest.importorskip("fsspec", "2026.7", reason="older ones take ? for a pattern when they delete")
     folder = open_folder(f"{location}/{name}")
     folder.make()
     folder.write(name, b"odd")
