@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint types test-tf4 docs bench bench-peers bench-docs clean
+.PHONY: demo test dev lint links types test-tf4 docs site bench bench-peers bench-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -33,10 +33,12 @@ lint: dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy finds the four floors through links that join them as the installed package does.
-types: dev
+# Links that join the four floors as the installed package does: mypy and the site's API reference read the sources there.
+links:
 	@rm -rf build/typing && mkdir -p build/typing/synthshards
 	@ln -s $(CURDIR)/synthshards/* $(CURDIR)/pipelines $(CURDIR)/loaders $(CURDIR)/train build/typing/synthshards/
+
+types: dev links
 	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p synthshards
 
 # The models and generation on the oldest transformers they support, in an environment of its own.
@@ -55,6 +57,18 @@ test-tf4: $(TF4)/.ready
 # The generated parts of docs/tasks.md (a test fails where they are stale).
 docs: dev
 	$(BIN)/python docs/generate.py
+
+# The docs as a site in build/site, with an API reference from docstrings, in an environment of its own. Open
+# build/site/index.html; broken links and docstrings that do not fit their signatures fail.
+SITE := .venv-site
+
+$(SITE)/.ready: pyproject.toml
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install -q --disable-pip-version-check -e '.[docs]'
+	@touch $(SITE)/.ready
+
+site: $(SITE)/.ready links
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
 
 SECTIONS := start-up,builds,resume,generation,formats,loaders
 
@@ -75,4 +89,4 @@ bench-docs: dev
 		$(BIN)/synthshards bench --from build/bench.json --markdown $$page > /dev/null || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(TF4) .peers build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TF4) $(SITE) .peers build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache
