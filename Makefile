@@ -68,7 +68,7 @@ $(SITE)/.ready: pyproject.toml
 	@touch $(SITE)/.ready
 
 site: $(SITE)/.ready links
-	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
 
 SECTIONS := start-up,builds,resume,generation,formats,loaders
 

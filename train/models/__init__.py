@@ -1,0 +1,1 @@
+"""The models that `model=NAME` can choose."""
