@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ def test_python_markdown_sees_every_list() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         text = re.sub(r"^( *)```.*?^\1```$", "", path.read_text(), flags=re.S | re.M)
         lines = text.splitlines()
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in pairwise(lines):
             if re.match(r"([-*]|\d+\.) ", line) and before and not re.match(r"([-*]|\d+\.) |  ", before):
                 raise AssertionError(f"{path.name}: an empty line is missing before {line!r}")
             nested = re.match(r"( +)([-*]|\d+\.) ", line)
