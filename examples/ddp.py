@@ -21,13 +21,13 @@ CHECKPOINT = Path("data/ddp/checkpoint.pt")
 dist.init_process_group("gloo")
 rank, world_size = dist.get_rank(), dist.get_world_size()
 
-ds = open_dataset("depo", N=10, seed=0)  # or "s3://…", or a folder
+ds = open_dataset("lano-cfg3b", seed=0)  # on the fly; or a folder, or "s3://…"
 stream = ds.batches(BATCH, repeat=True, rank=rank, world_size=world_size)
 
 torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Embedding(10064, 32), torch.nn.Linear(32, 10064))
+net = torch.nn.Sequential(torch.nn.Embedding(4, 32), torch.nn.Linear(32, 4))  # ids 0..3: a model of token pairs
 model = DistributedDataParallel(net)
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
 done = 0
 if CHECKPOINT.exists():
