@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs bench bench-peers \
+.PHONY: demo test dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs site bench bench-peers \
 	bench-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
@@ -46,12 +46,13 @@ forms: dev
 	$(BIN)/pre-commit validate-config
 	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 
-# Links that join the four floors as the installed package does: mypy, and an editor's pyright, find the floors by them.
+# Links that join the four floors as the installed package does: mypy, the site's API reference and an editor's pyright
+# find the floors by them.
 links:
 	@rm -rf build/typing && mkdir -p build/typing/synthshards
 	@ln -s $(CURDIR)/synthshards/* $(CURDIR)/pipelines $(CURDIR)/loaders $(CURDIR)/train build/typing/synthshards/
 
-types: dev
+types: dev links
 	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
 		-p synthshards
 
@@ -106,6 +107,18 @@ dist: dev
 # The generated parts of docs/tasks.md (a test fails where they are stale).
 docs: dev
 	$(BIN)/python docs/generate.py
+
+# The docs as a site in build/site, with an API reference from docstrings, in an environment of its own. Open
+# build/site/index.html; broken links and docstrings that do not fit their signatures fail.
+SITE := .venv-site
+
+$(SITE)/.ready: pyproject.toml
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install -q --disable-pip-version-check -e '.[docs]'
+	@touch $(SITE)/.ready
+
+site: $(SITE)/.ready links
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
 
 SECTIONS := start-up,builds,resume,generation,formats,loaders
 

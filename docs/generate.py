@@ -5,21 +5,24 @@
 
 A generated part stands between ``<!-- generated: WHAT -->`` and ``<!-- end -->``, where WHAT is ``presets TASK``,
 ``parameters TASK``, ``sample TASK KEY=VALUE…``, ``lengths PRESET…``, ``training-presets``,
-``settings FILE`` or ``datasets``. Everything in it follows from the package alone: rows of fixed seeds, so that the
-text changes exactly when the package does.
+``settings FILE``, ``datasets`` or ``tree FLOOR``. Everything in it follows from the package alone (rows are of fixed
+seeds), so that the text changes exactly when the package does.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import architecture_pictures
 import numpy as np
-from pictures import pictures
+import pictures
 
+import synthshards
 from synthshards.catalog import TASKS, make_task, resolve, task_from_text
 from synthshards.params import describe
 from synthshards.tasks.task import Buffers
@@ -135,6 +138,30 @@ def datasets() -> str:
     return "\n".join(lines) + "\n"
 
 
+def tree(floor: str) -> str:
+    """Every folder and module of a floor with the first sentence of its docstring, files before folders."""
+    lines, root = ["| | |", "|---|---|"], Path(synthshards.__file__).parents[1] / floor
+
+    def add(folder: Path) -> None:
+        name = f"{folder.relative_to(root)}/" if folder != root else f"{floor}/"
+        lines.append(f"| **`{name}`** | {_first_sentence(folder / '__init__.py')} |")
+        for path in sorted(folder.glob("*.py")):
+            if path.name != "__init__.py":
+                lines.append(f"| `{path.relative_to(root)}` | {_first_sentence(path)} |")
+        for inner in sorted(path.parent for path in folder.glob("*/__init__.py")):
+            add(inner)
+
+    add(root)
+    return "\n".join(lines) + "\n"
+
+
+def _first_sentence(path: Path) -> str:
+    """The first sentence of a module's docstring, on one line, for a table."""
+    paragraph = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]
+    sentence = re.split(r"(?<=[.?]) (?=[A-Z`])", " ".join(paragraph.split()))[0]
+    return sentence.removesuffix(".").replace("|", "\\|")
+
+
 TASKS_OF = {preset: task for task, (cls, _) in TASKS.items() for preset in cls.presets}
 PARTS: dict[str, Callable[..., str]] = {
     "presets": presets,
@@ -144,6 +171,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "training-presets": training_presets,
     "settings": settings,
     "datasets": datasets,
+    "tree": tree,
 }
 
 
@@ -176,7 +204,9 @@ def histogram_svg(preset: str) -> str:
 def outputs() -> dict[Path, str]:
     """Every generated file with the text that it should have."""
     page = DOCS / "tasks.md"
-    out: dict[Path, str] = {DOCS / name: svg for name, svg in pictures().items()}
+    out: dict[Path, str] = {
+        DOCS / name: svg for drawn in (architecture_pictures, pictures) for name, svg in drawn.pictures().items()
+    }
 
     def fill(match: re.Match[str]) -> str:
         what, *arguments = match[2].split()

@@ -1,4 +1,4 @@
-"""The pictures of docs/loading.md, drawn from what the loaders do: `docs/generate.py` writes and checks them.
+"""The pictures of docs/loading.md, drawn with the loaders themselves: `docs/generate.py` writes and checks them.
 
 The order is drawn with blocks of 6 rows, 4 to a superblock, in place of 1,024 and 16; everything else is as it is.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from drawing import BLUE, GREEN, GREY, HUES, INK, PURPLE, RED, SOFT, YELLOW, arrow, box, picture, words
 
 from synthshards.kernels.buffers import Pool
 from synthshards.loaders.batching.lanes import Packer
@@ -15,55 +16,6 @@ from synthshards.loaders.batching.packing import FIELDS, PACKINGS, Packing
 from synthshards.loaders.batching.tensors import Memory
 from synthshards.loaders.sources.row_refs import RowRefs
 from synthshards.ragged import Column, RaggedBatch, offsets_of
-
-# Fill, edge and text of boxes, as in overview.svg.
-BLUE, YELLOW, GREEN = (
-    ("#ddf4ff", "#0969da", "#0a3069"),
-    ("#fff8c5", "#9a6700", "#4d2d00"),
-    ("#dafbe1", "#1a7f37", "#0f5323"),
-)
-PURPLE, RED, GREY = (
-    ("#fbefff", "#8250df", "#512a97"),
-    ("#ffebe9", "#cf222e", "#82071e"),
-    ("#f6f8fa", "#57606a", "#24292f"),
-)
-INK, SOFT = "#24292f", "#57606a"
-HUES = (BLUE, YELLOW, GREEN, PURPLE)
-
-
-def picture(width: int, height: int, parts: Sequence[str]) -> str:
-    """An SVG on a white card, which reads on light and dark pages alike."""
-    arrow = (
-        '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-        f'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="{SOFT}"/></marker></defs>'
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, '
-        f'sans-serif" font-size="14">\n{arrow}\n<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
-
-
-def box(x: float, y: float, w: float, h: float, hue: Sequence[str], text: str = "", **more: str) -> str:
-    """A rectangle with a text in its middle."""
-    style = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
-    found = f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="3" fill="{hue[0]}" stroke="{hue[1]}"{style}/>'
-    return found + (words(x + w / 2, y + h / 2 + 4.5, text, hue[2], "middle", 13) if text else "")
-
-
-def words(
-    x: float, y: float, text: str, ink: str = INK, anchor: str = "start", size: int = 14, bold: bool = False
-) -> str:
-    """A line of text."""
-    weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" fill="{ink}" text-anchor="{anchor}" font-size="{size}"{weight}>{text}</text>'
-
-
-def arrow(path: str, dashed: bool = False) -> str:
-    """A line with a head."""
-    dash = ' stroke-dasharray="6 4"' if dashed else ""
-    return f'<path d="{path}" stroke="{SOFT}" stroke-width="1.6" fill="none" marker-end="url(#arrow)"{dash}/>'
 
 
 def order() -> str:
@@ -78,13 +30,13 @@ def order() -> str:
             yield box(24 + step * place, y, width, 26, HUES[block // blocks], str(block))
 
     out += strip(46, range(supers * blocks))
-    out.append(words(24, 108, "2  superblocks change places, and blocks within them", bold=True))
+    out.append(words(24, 108, "2  superblocks are permuted, and blocks within each of them", bold=True))
     order_of = [int(s * blocks + b) for s in rng.permutation(supers) for b in rng.permutation(blocks)]
     out += strip(120, order_of)
     out.append(
-        words(24, 182, "3  each lane takes whole neighbouring blocks of that, and reads one after another,", bold=True)
+        words(24, 182, "3  each lane takes consecutive blocks of that list, and reads one after another,", bold=True)
     )
-    out.append(words(40, 200, "rows permuted within their block; each batch takes one row of every lane", bold=True))
+    out.append(words(40, 200, "with rows permuted within each block; a batch takes one row from every lane", bold=True))
     top, cell, left = 232, 32, 110
     each = supers * blocks // lanes
     for lane in range(lanes):
@@ -114,10 +66,10 @@ def order() -> str:
 
 
 def resume() -> str:
-    """One list of rows, cut after a batch, gone on with in another world."""
+    """One list of rows, interrupted after a batch, resumed with another number of ranks."""
     cell, left, rows = 22, 120, 34
     hues = (BLUE, GREEN, YELLOW, PURPLE)
-    out = [words(24, 34, "one list of rows an epoch, whoever reads it", bold=True)]
+    out = [words(24, 34, "one list of rows per epoch, whoever reads it", bold=True)]
     for p in range(rows):
         out.append(box(left + p * cell, 46, cell - 2, 24, GREY, str(p)))
 
@@ -138,8 +90,8 @@ def resume() -> str:
     cut = left + 20 * cell - 1
     out.append(f'<path d="M{cut} 84 V262" stroke="{RED[1]}" stroke-width="2" stroke-dasharray="5 4"/>')
     out.append(words(left, 104, "batches of 4; a number is the rank that gets the row", SOFT, size=13))
-    out.append(words(cut + 8, 104, "made ahead, not yet handed out: does not count", SOFT, size=13))
-    out.append(box(left + 40, 170, 450, 30, RED, "state_dict(): epoch 0, unit 20, and whose order it is"))
+    out.append(words(cut + 8, 104, "prefetched, not yet handed out: does not count", SOFT, size=13))
+    out.append(box(left + 40, 170, 450, 30, RED, "state_dict(): epoch 0, unit 20, and which order it is"))
     out.append(arrow(f"M{cut} 200 V218"))
     out.append(words(cut + 60, 190, "load_state_dict(): batches of 8", SOFT, size=13))
     out.append(
@@ -202,9 +154,9 @@ def packing() -> str:
             y += height + 6
     assert cut_rows, "a picture of cuts"
     out.append(
-        words(24, 336, "Grey is padding. ✂: the rest of the row is left out. …: it goes on in the next window.", SOFT)
+        words(24, 336, "Grey is padding. ✂: the rest of the row is left out. …: it continues in the next window.", SOFT)
     )
-    out.append(words(24, 356, "Numbers are rows; in a window they are told apart by segment_ids 1, 2, 3, …", SOFT))
+    out.append(words(24, 356, "Numbers are rows; within a window, segment_ids 1, 2, 3, … distinguish them.", SOFT))
     return picture(960, 374, out)
 
 
@@ -222,7 +174,7 @@ def healing() -> str:
         words(590, 60, "yes", SOFT, "middle", 13),
         box(746, 40, 190, 60, GREEN),
         words(841, 66, "rows 2,048 … 3,071", GREEN[2], "middle", 14, True),
-        words(841, 86, "in their place in the order", INK, "middle", 13),
+        words(841, 86, "at their place in the order", INK, "middle", 13),
         arrow("M356 100 V166"),
         words(366, 130, "damaged, absent, out of reach", SOFT, size=13),
         words(366, 148, "(after some retries)", SOFT, size=13),
@@ -247,10 +199,10 @@ def healing() -> str:
         words(
             24,
             352,
-            'heal="rewrite": the file is put in its place again, where its bytes are those of the manifest',
+            'heal="rewrite": the file is also replaced, if its bytes match the manifest',
             SOFT,
         ),
-        words(24, 372, 'heal="raise": an error that names the file, and nothing else', SOFT),
+        words(24, 372, 'heal="raise": an error that names the file, nothing else', SOFT),
     ]
     return picture(960, 392, out)
 

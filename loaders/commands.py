@@ -32,7 +32,7 @@ def cache(ctx: click.Context) -> None:
 @cache.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(as_json: bool) -> None:
-    """List the datasets of which there are copies.
+    """List the datasets that have copies.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def ls(as_json: bool) -> None:
 @cache.command()
 @click.option("--fingerprint", metavar="F", help="Only this dataset's: its fingerprint, or the beginning of it.")
 def clear(fingerprint: str | None) -> None:
-    """Delete copies (programs that read them go on reading).
+    """Delete copies (programs that have them open can go on reading).
 
     \b
     Example:
@@ -92,9 +92,9 @@ def _sized(counts: dict[str, Any]) -> str:
 @click.argument("location", metavar="OUT|TASK")
 @click.option("--world", type=click.IntRange(1, 1024), default=8, show_default=True, help="Ranks to try.")
 @click.option("--workers", type=click.IntRange(0, 64), default=2, show_default=True, help="DataLoader workers.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Of all ranks together.")
-@click.option("--seq-len", type=click.IntRange(1), default=2048, show_default=True, help="Of packed windows.")
-@click.option("--rows", type=click.IntRange(1), default=50_000, show_default=True, help="Try the first so many rows.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Rows of all ranks together.")
+@click.option("--seq-len", type=click.IntRange(1), default=2048, show_default=True, help="Length of packed windows.")
+@click.option("--rows", type=click.IntRange(1), default=50_000, show_default=True, help="Rows to try, from the first.")
 @click.option("--tokenizer", help="For text rows: a tokenizer.json, or what AutoTokenizer takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def loaders_check(
@@ -107,7 +107,7 @@ def loaders_check(
     tokenizer: str | None,
     as_json: bool,
 ) -> None:
-    """Prove on a dataset what the loaders promise: every row once, one order for every number of ranks, exact resume.
+    """Check on a dataset: every row once, the same order for any number of ranks, exact resume.
 
     \b
     Example:

@@ -29,13 +29,13 @@ _TOKENS = ("input_ids", "loss_mask")
 
 
 class Dataset(TorchDataset[Row]):
-    """Rows by index, and streams of them in batches; made by `open_dataset`.
+    """Rows by index, and streams of batches. `open_dataset` makes it.
 
     Attributes:
         identity: task, task_version, params, seed and split.
         columns: column name → kind, as stored.
-        num_examples: rows, None: endless.
-        stored: the folder and manifest, None on the fly.
+        num_examples: number of rows; None is endless.
+        stored: folder and manifest; None on the fly.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Dataset(TorchDataset[Row]):
         """The task of the rows.
 
         Raises:
-            VersionError: they are of a task version that this package does not generate.
+            VersionError: the rows are of a task version that this package cannot generate.
         """
         if self._task is None:
             assert self.stored is not None
@@ -97,7 +97,7 @@ class Dataset(TorchDataset[Row]):
 
     @property
     def fingerprint(self) -> str:
-        """``sha256:`` and 64 hex digits: of the identity."""
+        """``"sha256:"`` and the 64 hex digits of the identity's digest."""
         return self.identity.fingerprint
 
     def __repr__(self) -> str:
@@ -106,13 +106,21 @@ class Dataset(TorchDataset[Row]):
         return f"<Dataset {self.identity.task} seed={self.identity.seed} split={self.identity.split} {rows} {where}>"
 
     def __len__(self) -> int:
+        """Number of rows.
+
+        Raises:
+            TypeError: the dataset is endless.
+        """
         if self.num_examples is None:
             raise TypeError("an endless dataset has no len; give it one with num_examples=")
         return self.num_examples
 
     def __getitem__(self, i: int) -> Row:
-        """Row i: a dict of `input_ids` and `labels` (int64 arrays), `loss_mask` (bool array) and facts; text rows hold
-        `text` and facts, and the first three with a tokenizer. Negative i count from the end."""
+        """Row i, as `Task.example` returns it. Text rows also have token ids if there is a tokenizer.
+
+        Raises:
+            IndexError: there is no such row; negative i count from the end.
+        """
         index = row_index(i, self.num_examples)
         if self._rows_by_index is None:
             self._rows_by_index = self._source("regenerate", lambda name, count: None, None)
@@ -122,7 +130,7 @@ class Dataset(TorchDataset[Row]):
         return next(batch.rows())
 
     def batches(self, batch_size: int, **options: Any) -> Stream:
-        """A stream of batches: see `stream_of`, whose options these are."""
+        """A stream of batches. `synthshards.loaders.stream_builder.stream_of` documents the options."""
         return stream_of([self], None, "stop", self.fingerprint, self._batch_pool, batch_size, **options)
 
     # What a stream is built of: see `StreamedDataset` ----------------------------------------------------------------

@@ -19,9 +19,9 @@ class TaskIterable(IterableDataset[dict[str, Any]]):
     Under a DataLoader with W workers, worker w yields the blocks of 1,024 rows b with b mod W = w, so that together
     they yield every row once (in another order than one process).
 
-    This is no `Stream`, and needs nothing of one: it hands out single rows with all their facts, in the task's own
-    order and without a state, where a stream writes padded or packed batches and has all that. Whoever wants one order
-    for every number of workers and ranks, or to resume, takes `open_dataset(task).batches(…)`.
+    This is not a `Stream` and shares nothing with one: it yields single rows with all their facts, in the task's own
+    order and without a state, where a stream writes padded or packed batches. For one order under any number of workers
+    and ranks, and for resuming, use `open_dataset(task).batches(…)`.
 
     Args:
         task: what to generate.

@@ -1,4 +1,4 @@
-"""Datasets mixed by weights, behind the face of one."""
+"""Several datasets as one, mixed by weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .stream_builder import stream_of
 
 
 class Mixture(TorchDataset[Row]):
-    """Datasets mixed by weights: in every prefix of the stream each has its share to within one row or window.
+    """Datasets mixed by weights: in every prefix of the stream, each has its share to within one row or window.
 
     Args:
         parts: the datasets; each keeps its own order.
         weights: positive numbers.
-        exhaustion: "stop" before the first row that a part lacks, or "repeat" parts for ever.
+        exhaustion: "stop" before the first row that a part cannot supply, or "repeat" parts for ever.
 
     Raises:
         UsageError: an illegal weight or exhaustion, or no part.
@@ -43,7 +43,7 @@ class Mixture(TorchDataset[Row]):
 
     @property
     def fingerprint(self) -> str:
-        """Of the parts, their numbers of rows, and the weights."""
+        """A digest of the parts, their numbers of rows, and the weights."""
         parts = [[part.fingerprint, part.num_examples] for part in self.parts]
         fields = {"mixture": parts, "weights": self.schedule.shares, "exhaustion": self.exhaustion}
         return f"sha256:{hashlib.sha256(canonical_json(fields)).hexdigest()}"
@@ -56,6 +56,11 @@ class Mixture(TorchDataset[Row]):
         return f"<Mixture of {shares}>"
 
     def __len__(self) -> int:
+        """Number of rows.
+
+        Raises:
+            TypeError: the mixture is endless.
+        """
         if self.num_examples is None:
             raise TypeError("an endless mixture has no len")
         return self.num_examples
@@ -70,7 +75,7 @@ class Mixture(TorchDataset[Row]):
         return {**part[row], "source": source}
 
     def batches(self, batch_size: int, **options: Any) -> Stream:
-        """A stream of batches: see `stream_of`, whose options these are."""
+        """A stream of batches. `synthshards.loaders.stream_builder.stream_of` documents the options."""
         return stream_of(
             self.parts, self.schedule, self.exhaustion, self.fingerprint, self._batch_pool, batch_size, **options
         )

@@ -1,4 +1,4 @@
-"""`open_dataset`: rows from shards or on the fly behind one face, alone or mixed."""
+"""`open_dataset`: rows from shards, on the fly, or mixed, behind one interface."""
 
 from __future__ import annotations
 
@@ -32,25 +32,32 @@ def open_dataset(
 
     Args:
         location: one of
-            - a folder, a URI or the path of a manifest: rows are read from its shards, and those of missing or damaged
-              ones generated. `seed`, `split` and parameters may be given if they are the manifest's;
+
+            - a folder, a URI or the path of a manifest: rows are read from its shards; rows of missing or damaged
+              shards are regenerated. `seed`, `split` and parameters may be given if they equal the manifest's;
             - a task or preset name, or a `Task`: rows are generated on the fly;
-            - a mapping (or pairs) of these to weights: a mixture. `seed` and `split` then go to what is generated.
-        seed: 0..2^64−1; on the fly 0 where it is not given.
-        split: ``[a-z0-9_]+``; on the fly "train" where it is not given.
-        num_examples: the first so many rows; None: all, on the fly without end (Capo is finite).
-        exhaustion: of a mixture: "stop" before the first row that a component lacks, or "repeat" components for ever.
-        tokenizer: for text rows: see `TextTokens`.
+            - a mapping (or pairs) from these to weights: a mixture. `seed` and `split` then apply to generated rows.
+
+        seed: 0..2^64−1; defaults to 0 on the fly, and to the manifest's otherwise.
+        split: ``[a-z0-9_]+``; defaults to "train" on the fly, and to the manifest's otherwise.
+        num_examples: use the first `num_examples` rows; None is all, which is endless on the fly (except for Capo).
+        exhaustion: for mixtures: "stop" before the first row that a component cannot supply, or "repeat" components.
+        tokenizer: for text rows: a fast tokenizer of transformers, the path of a ``tokenizer.json``, or a Hub name.
         **overrides: parameters of the task.
+
+    Returns:
+        A dataset (or mixture) with rows by index, ``ds[i]``, and streams of batches, ``ds.batches(64)``.
 
     Raises:
         UsageError: no such task, dataset or parameter, or one that differs from the manifest's.
-        ManifestError, StorageError: the manifest is hostile, or cannot be read.
+        ManifestError: the manifest is not valid.
+        StorageError: the manifest cannot be read.
 
-    >>> from synthshards import open_dataset
-    >>> ds = open_dataset("depo1-225", num_examples=1000, K=4)
-    >>> len(ds), ds[7]["n"]
-    (1000, 89)
+    Examples:
+        >>> from synthshards import open_dataset
+        >>> ds = open_dataset("depo1-225", num_examples=1000, K=4)
+        >>> len(ds), ds[7]["n"]
+        (1000, 89)
     """
     if isinstance(location, Mapping) or (isinstance(location, Sequence) and not isinstance(location, str | bytes)):
         pairs = list(location.items() if isinstance(location, Mapping) else location)

@@ -28,9 +28,10 @@ from .threaded import Loader
 
 
 class Stream(IterableDataset[Batch]):
-    """Batches as dicts of tensors; made by `Dataset.batches`, which documents them.
+    """Batches as dicts of tensors, with an exact position between any two. `Dataset.batches` makes it.
 
-    Iterating runs from where the stream stands to the end of the epoch, and then stands at the start of the next one.
+    Iterating runs from the stream's position to the end of the epoch, and leaves it at the start of the next one. It
+    is a torch IterableDataset: pass it to a DataLoader with ``batch_size=None``.
     """
 
     def __init__(
@@ -63,25 +64,26 @@ class Stream(IterableDataset[Batch]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch belongs to (of a repeating stream: the first one)."""
+        """The epoch of the next batch (for a repeating stream, the first epoch)."""
         return self._position.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Stand at the start of an epoch."""
+        """Move to the start of an epoch."""
         self._position = self._start(integer("epoch", epoch, 0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: JSON-able, at most 1 KiB and 32 bytes a lane."""
+        """The stream's position as a JSON-able dict of at most 1 KiB plus 32 bytes per lane."""
         return states.to_json(self._signature, self._position)
 
     def load_state_dict(self, state: Any) -> None:
-        """Stand where another stream stood, of any batch size, number of ranks or workers.
+        """Move to the position of another stream, which may have had another batch size, number of ranks or workers.
 
         Args:
-            state: what `state_dict` gave; for endless packing under another number of ranks, the list of all ranks'.
+            state: what `state_dict` returned; for endless packing under another number of ranks, the list of the states
+                of all ranks.
 
         Raises:
-            UsageError (a ValueError): a state of another dataset, order or packing, or a damaged one.
+            UsageError: a state of another dataset, order or packing, or a damaged one.
         """
         signature = {**self._signature, **({} if self._lanes_given else {"lanes": states.ANY})}
         position, signed = states.from_json(state, signature, len(self._context.components), self.packed)
@@ -119,18 +121,20 @@ class Stream(IterableDataset[Batch]):
         return position
 
     def stats(self) -> dict[str, int]:
-        """Counts since the stream was made, in this process: `batches`, `rows` or `windows`, `tokens` (without
-        padding), `pad_tokens`, `truncated_tokens`, `blocks_opened`, and from shards `shards_opened`, `bytes_read`,
-        `bytes_fetched`, `cache_hits`, `retries`, `shards_healed`. What was made ahead is counted too (padded
-        batches are made some at a time)."""
+        """Counts since the stream was made, in this process.
+
+        `batches`, `rows` or `windows`, `tokens` (without padding), `pad_tokens`, `truncated_tokens`, `blocks_opened`,
+        and from shards `shards_opened`, `bytes_read`, `bytes_fetched`, `cache_hits`, `retries`, `shards_healed`.
+        Batches that are prepared but not yet handed out are included (padded batches are made several at a time).
+        """
         names = ("batches", "windows" if self.packed else "rows", "tokens", "pad_tokens", "truncated_tokens")
         return {**dict.fromkeys(names, 0), "bytes_read": 0, "blocks_opened": 0, **self._context.stats.all()}
 
     def __len__(self) -> int:
-        """Batches of a padded pass.
+        """Number of batches in a padded epoch.
 
         Raises:
-            TypeError: the stream is endless, or packs (how many windows there are shows only in the rows).
+            TypeError: the stream is endless or packed (the number of windows depends on the rows).
         """
         options, length = self._context.options, self._context.length
         if self.packed or length is None:
@@ -148,7 +152,12 @@ class Stream(IterableDataset[Batch]):
         self.finish()
 
     def loader(self, num_workers: int = 1, prefetch: int = 2) -> Loader:
-        """The same batches, their rows taken ahead by threads, with exact state: see `Loader`."""
+        """The same batches and the same exact state, with threads that prefetch rows.
+
+        Args:
+            num_workers: number of threads; 0 prefetches nothing.
+            prefetch: pieces of work (of 1,024 rows, or a batch of windows) that may wait, at least 1.
+        """
         return Loader(self, num_workers, prefetch)
 
     def move_to(self, position: Position) -> None:

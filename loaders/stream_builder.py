@@ -85,35 +85,45 @@ def stream_of(
     columns: Sequence[str] = (),
     tokenizer: Any = None,
 ) -> Stream:
-    """Batches of rows or windows, in one order for every number of ranks and workers, format, and on the fly.
+    """A stream of batches of rows or windows, in an order that does not depend on ranks, workers or format.
+
+    `Dataset.batches` and `Mixture.batches` supply the first five arguments; the others are the user's.
 
     Args:
-        batch_size: rows (or windows) of the global batch; a multiple of `world_size`.
-        seq_len: tokens of a padded row or of a window. Padded rows without it are as long as the longest of the
-            rank's part; with it a longer row is an error.
+        datasets: the components of a mixture, or one dataset.
+        schedule: which component comes when, for a mixture.
+        exhaustion: for a mixture, "stop" or "repeat".
+        fingerprint: of the dataset or mixture.
+        pool: memory for batches.
+        batch_size: rows (or windows) of the global batch, over all ranks; a multiple of `world_size`.
+        seq_len: tokens of a padded row or a window; a longer row is an error when padding. Without it, padded batches
+            are as wide as the longest row in the rank's part.
         packing: how rows become windows, as `PACKINGS` says; "pad": they do not.
-        shuffle: by blocks of 1,024 rows and within them; not for an endless dataset.
-        seed, epoch: of the shuffle; each epoch has an order of its own.
-        rank, world_size: rank r of W gets its contiguous part of every batch.
-        repeat: go on through epochs without end; batches straddle them.
+        shuffle: blocks of 1,024 rows, and rows within them; not possible for endless datasets.
+        seed: of the shuffle.
+        epoch: where to start; each epoch has an order of its own.
+        rank: which part of every batch this process gets, 0..world_size−1.
+        world_size: number of ranks; rank r gets the r-th contiguous part.
+        repeat: continue through epochs without end; batches run across the end of an epoch.
         drop_last: leave out the last, short batch of an epoch.
-        lanes: from how many places of the dataset a shuffled or packed batch is drawn; default `batch_size`. A resumed
-            stream keeps those of its first run.
-        heal: "regenerate" rows of damaged or missing shards, "raise", or "rewrite" the shard, too.
-        pad_id: fills padding.
-        pin_memory: page-locked tensors.
-        columns: facts to bring along (padded): int64 tensors [rows], or [rows, most] filled up with −1; lists of
-            strings.
-        tokenizer: for text rows; packed, texts are joined by its end-of-text token.
+        lanes: number of places in the dataset that a shuffled or packed batch is drawn from; default `batch_size`. A
+            resumed stream keeps that of its first run.
+        heal: "regenerate" rows of damaged or missing shards, "raise", or "rewrite" the shard as well.
+        pad_id: token id of padding.
+        pin_memory: allocate page-locked tensors.
+        columns: facts to add to padded batches: int64 tensors [rows], or [rows, longest] padded with −1; strings as
+            lists.
+        tokenizer: for text rows; packed texts are separated by its end-of-text token.
 
-    Yields:
-        dicts of tensors. Padded: `input_ids`, `labels` (−100 where not trained on), `attention_mask` int64 and
-        `loss_mask` bool [rows, width], `index` int64 [rows]. Packed: the same [windows, seq_len] with `index` a token,
-        and `segment_ids` (from 1 in each window, 0 padding), `position_ids` (from 0 in each row; of a row that "concat"
-        carries over, counted on). Padding has index −1 in windows. Mixtures add `source` int64 [rows or windows].
+    Returns:
+        A stream of dicts of tensors. Padded: `input_ids`, `labels` (−100 where there is no loss), `attention_mask`
+        int64 and `loss_mask` bool [rows, width], `index` int64 [rows]. Packed: the same tensors [windows, seq_len],
+        `index` per token (−1 in padding), `segment_ids` (1, 2, … in each window, 0 in padding) and `position_ids`
+        (from 0 in each row; a row that "concat" carries over continues). Mixtures add `source`, int64 [rows] or
+        [windows]. Labels are not shifted.
 
     Raises:
-        UsageError (a ValueError): an option out of range, with the legal values.
+        UsageError: an option out of range; it names the legal values.
     """
     rows = [dataset.num_examples for dataset in datasets]
     shuffle = flag("shuffle", shuffle)

@@ -1,5 +1,5 @@
-"""A stream whose rows are taken ahead by threads of one process: generated, or fetched, checked and decoded. Kernels
-release Python's lock, so that threads work at once, and nothing is done twice.
+"""A stream whose rows are prefetched by threads: generated, or fetched, checked and decoded. Kernels release Python's
+lock, so that the threads run in parallel, and nothing is done twice.
 
 The tensors of a batch are written when it is handed out, by the thread that asks for it. That takes some ten
 microseconds, no more than handing over a batch made elsewhere; it leaves the batch in the caches of the processor that
@@ -18,12 +18,12 @@ from .batching.options import integer
 
 
 class Loader:
-    """Batches of a stream, their rows taken ahead.
+    """The batches of a stream, with threads that prefetch rows. `Stream.loader` makes it.
 
     Args:
-        stream: what to hand out; do not iterate it elsewhere meanwhile.
-        num_workers: threads, 0: none (rows are taken when they are asked for).
-        prefetch: pieces of work (of 1,024 rows, or a batch of windows) that wait beside those in the making, at
+        stream: the stream; do not iterate it elsewhere at the same time.
+        num_workers: number of threads; 0 prefetches nothing.
+        prefetch: pieces of work (of 1,024 rows, or a batch of windows) that may wait, beside those in progress, at
             least 1.
 
     Raises:
@@ -38,7 +38,7 @@ class Loader:
         return len(self.stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands after the last batch handed out; what is taken ahead does not count."""
+        """The position after the last batch handed out; prefetched rows do not count."""
         return self.stream.state_dict()
 
     def load_state_dict(self, state: Any) -> None:
@@ -46,7 +46,7 @@ class Loader:
         self.stream.load_state_dict(state)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Batches from where the stream stands to the end of the epoch. Closing the iterator ends the threads."""
+        """Batches from the stream's position to the end of the epoch. Closing the iterator ends the threads."""
         if self.num_workers == 0:
             yield from self.stream
             return

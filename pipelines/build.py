@@ -1,4 +1,4 @@
-"""Build a folder of shards: continue what a kill left, grow what is there, refuse what does not belong together.
+"""Build a folder of shards: continue an interrupted build, grow a dataset, refuse what does not belong together.
 
 Order of events: look, lock, plan, shards (each: whole file under its final name, then its record), manifest, end of
 the scratch folder. Whatever moment a kill takes, what stands under a final name and has a record is whole.
@@ -32,7 +32,8 @@ class Report:
 
     Attributes:
         manifest: the finished manifest, or None after a run with `only_shards`.
-        made, kept: shards written now, and shards that stood already.
+        made: number of shards written now.
+        kept: number of shards that existed already.
         summary: rows, tokens, time and rates in one line.
     """
 
@@ -56,17 +57,19 @@ def build(
     """Make the shards of `plan` in `out` (a local path or a URI).
 
     Args:
-        workers: how many shards to make at once.
-        only_shards: "A-B": make these alone and leave their records; `seal` makes the manifest.
+        plan: what to make; see `synthshards.pipelines.plan.make_plan`.
+        out: a local path or a URI.
+        workers: number of shards to make at the same time.
+        only_shards: "A-B": make only these and record them; `seal` writes the manifest.
         overwrite: delete what synthshards wrote there before.
         expect: shard index → content digest that it must have (`reproduce`).
         quiet: no progress on stderr.
         executor: who makes the shards; by default threads of this process.
 
     Raises:
-        UsageError: the folder holds something else, or another build is at work there; it is left as it was.
+        UsageError: the folder contains something else, or another build is running there; it is left as it was.
         DataError: a shard's content is not the expected one.
-        StorageError: writing failed; what was finished is kept for the next run.
+        StorageError: writing failed; finished shards are kept for the next run.
     """
     part = only_shards is not None
     indices = range(plan.layout.num_shards) if only_shards is None else parse_range(only_shards, plan.layout.num_shards)
@@ -109,7 +112,10 @@ def build(
 
 
 def seal(out: str) -> Manifest:
-    """Join the shards that `only_shards` runs left into a manifest.
+    """Write the manifest of a dataset whose shards were made by runs with `only_shards`.
+
+    Args:
+        out: a local path or a URI.
 
     Raises:
         UsageError: there is nothing to seal, or shards are missing (named, with the command that makes them).

@@ -17,7 +17,7 @@ from .execution.signals import interruptible
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: the cores this process may use]"
 )
-ONLY = click.option("--only-shards", metavar="A-B", help="Make these shards alone; `seal` joins them.")
+ONLY = click.option("--only-shards", metavar="A-B", help="Make only these shards; use `seal` at the end.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 #: Lines of shared rows by size, and of files that are no part of a dataset.
@@ -55,18 +55,18 @@ def row_count(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--examples",
     metavar="N|all",
     callback=row_count,
-    help="Rows in all (`all` of a finite task); the last shard may be short.",
+    help="Total rows (`all` for a finite task); the last shard may be short.",
 )
-@click.option("--shard-examples", type=int, help="Rows of a shard. [default: 16384]")
-@click.option("--seed", type=int, default=0, show_default=True, help="0..2^64-1; another seed is another stream.")
-@click.option("--split", default="train", show_default=True, help="train, eval …; another split is another stream.")
+@click.option("--shard-examples", type=int, help="Rows per shard. [default: 16384]")
+@click.option("--seed", type=int, default=0, show_default=True, help="0..2^64-1; each has its own random stream.")
+@click.option("--split", default="train", show_default=True, help="train, eval …; each has its own random stream.")
 @click.option("--out", help="Folder or URI. [default: data/TASK/SPLIT]")
 @click.option("--format", "format_", default="parquet", show_default=True, help=" | ".join(FORMATS))
-@click.option("--compression", help="Of the files; the format's default if left out.")
+@click.option("--compression", help="Compression of the files. [default: the format's]")
 @WORKERS
 @click.option("--executor", default="local", show_default=True, help="Where shards are made: local.")
 @ONLY
-@click.option("--overwrite", is_flag=True, help="Replace the dataset that stands there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 def build(
     task: str,
     overrides: tuple[str, ...],
@@ -83,7 +83,7 @@ def build(
     only_shards: str | None,
     overwrite: bool,
 ) -> None:
-    """Build shards of TASK (a task or preset name). Run the same command again to continue after a kill.
+    """Build shards of TASK (a task or preset name). The same command continues an interrupted build.
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def _say(target: str, report: Any) -> None:
 @click.command()
 @click.argument("out")
 def seal(out: str) -> None:
-    """Join the shards that --only-shards runs made in OUT into a finished dataset.
+    """Write the manifest of OUT, whose shards were made by runs with --only-shards.
 
     \b
     Example:
@@ -149,8 +149,8 @@ def seal(out: str) -> None:
 
 @click.command()
 @click.argument("out")
-@click.option("--rederive", is_flag=True, help="Generate the rows again and compare them.")
-@click.option("--sample", metavar="F", type=float, help="Rederive a share F of the rows (0 < F ≤ 1), a fixed choice.")
+@click.option("--rederive", is_flag=True, help="Regenerate the rows and compare them.")
+@click.option("--sample", metavar="F", type=float, help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1).")
 @WORKERS
 @JSON
 def verify(out: str, rederive: bool, sample: float | None, workers: int | None, as_json: bool) -> None:
@@ -202,9 +202,9 @@ def verify(out: str, rederive: bool, sample: float | None, workers: int | None, 
 @ONLY
 @WORKERS
 def reproduce(manifest: str, out: str, format_: str | None, only_shards: str | None, workers: int | None) -> None:
-    """Generate the rows that MANIFEST (a file, or a folder that has one) describes, and prove that they are the same.
+    """Regenerate the rows of MANIFEST (a file, or a folder that contains one), and check that they are the same.
 
-    Shards that stand in --out already are checked, and made again where they are damaged.
+    Shards that already exist in --out are checked, and made again if damaged.
 
     \b
     Examples:

@@ -34,15 +34,17 @@ _31, _29, _1 = np.uint64(31), np.uint64(29), np.uint64(1)
 
 @dataclass
 class Overlap:
-    """Shared rows of two sides.
+    """The rows that two datasets a and b have in common.
 
     Attributes:
-        rows_a, rows_b: rows of each side.
-        size: name of the task's size (n, ℓ …), None where the sides have none in common.
-        same_stream: both sides have one identity, so that equal indices are equal rows.
-        shared: different rows that stand on both sides.
-        shared_in_a, shared_in_b: rows of each side that stand on the other too (repeats counted).
-        by_size: size → number of different shared rows of that size.
+        rows_a: number of rows of a.
+        rows_b: number of rows of b.
+        size: name of the task's size (n, ℓ …); None if the two have none in common.
+        same_stream: whether both have the same identity, so that equal indices mean equal rows.
+        shared: number of distinct rows that occur in both.
+        shared_in_a: rows of a that also occur in b, repeats counted.
+        shared_in_b: rows of b that also occur in a, repeats counted.
+        by_size: size → number of distinct shared rows of that size.
     """
 
     rows_a: int
@@ -56,14 +58,17 @@ class Overlap:
 
 
 def overlap(a: str, b: str, *, workers: int = 1, quiet: bool = True, executor: Executor = run_in_threads) -> Overlap:
-    """Compare two folders, URIs or manifests whose files stand.
+    """Count the rows that two finished datasets have in common.
 
     Args:
-        workers: how many shards to read at once; each is held in memory.
+        a: a folder, URI or manifest.
+        b: another one.
+        workers: number of shards to read at the same time; each is held in memory.
+        quiet: no progress on stderr.
         executor: who reads the shards; by default threads of this process.
 
     Raises:
-        UsageError: one of them is no dataset.
+        UsageError: one of them is not a dataset.
         DataError: a shard is damaged.
     """
     sides = open_stored(a), open_stored(b)

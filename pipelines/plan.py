@@ -31,7 +31,7 @@ class BuildPlan:
         task: generates the rows.
         identity: what the rows are a pure function of.
         layout: where they land.
-        examples: rows in all; the last shard may be short.
+        examples: total number of rows; the last shard may be short.
     """
 
     task: Task
@@ -85,18 +85,21 @@ def make_plan(
     format: str = "parquet",
     compression: str | None = None,
 ) -> BuildPlan:
-    """Decide the layout.
+    """A plan for a build.
 
     Args:
-        task, seed, split: the identity.
-        shards: number of shards. Alone: full shards of `shard_examples` rows.
-        examples: rows in all, or "all" of a finite task. Alone: shards of `shard_examples`, the last one short.
-            With `shards`: the rows are split evenly over that many.
-        shard_examples: rows of a shard (16,384).
-        format, compression: of the files; compression None is the format's default.
+        task: generates the rows.
+        seed: 0..2^64−1.
+        split: ``[a-z0-9_]+``.
+        shards: number of shards. If given alone, all are full, with `shard_examples` rows.
+        examples: total number of rows, or "all" for a finite task. If given alone, shards have `shard_examples` rows
+            and the last may be short; together with `shards`, the rows are divided evenly.
+        shard_examples: rows per shard; default 16,384.
+        format: "parquet", "webdataset" or "arrow".
+        compression: of the files; None is the format's default.
 
     Raises:
-        UsageError: anything missing, illegal or contradictory.
+        UsageError: something is missing, illegal or contradictory.
     """
     identity = task.identity(seed, split)
     compression = check_compression(format, compression)

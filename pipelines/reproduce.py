@@ -1,4 +1,4 @@
-"""The same rows again, from a manifest alone, proved by their content digests."""
+"""Regenerate a dataset from its manifest alone, and check the content digests."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ def reproduce(
     quiet: bool = True,
     executor: Executor = run_in_threads,
 ) -> Report:
-    """Generate a manifest's rows into `out`, each shard compared with the content digest that the manifest promises.
+    """Generate a manifest's rows into `out`, and compare each shard with the content digest in the manifest.
 
-    What stands in `out` already is checked, and made again where it is damaged.
+    Shards that already exist in `out` are checked, and made again if damaged.
 
     Args:
-        manifest: path or URI of a manifest (of any name) or of a folder that has one.
-        out: where to; with the same format and library versions its bytes are those of the original.
+        manifest: path or URI of a manifest (with any file name) or of a folder that contains one.
+        out: folder or URI for the rows; with the same format and library versions, its bytes equal the original's.
         format: another format than the manifest's.
-        only_shards: "A-B": these alone, to be joined by `seal`.
-        workers: how many shards to work on at once.
+        only_shards: "A-B": only these; `seal` writes the manifest.
+        workers: number of shards to work on at the same time.
+        quiet: no progress on stderr.
         executor: who makes and checks the shards; by default threads of this process.
 
     Raises:
-        DataError: a shard's rows are not what the manifest promises (nothing new is left in an empty `out`).
-        VersionError: the rows are of a task version that this package does not generate.
-        UsageError: `out` holds something else.
+        DataError: a shard's rows are not those of the manifest (an empty `out` is left empty).
+        VersionError: the rows are of a task version that this package cannot generate.
+        UsageError: `out` contains something else.
     """
     source = open_stored(manifest).manifest
     plan = plan_of(source, format=format)

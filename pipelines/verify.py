@@ -1,4 +1,4 @@
-"""Prove a folder: every file is what the manifest says, every row is what its identity says."""
+"""Check a dataset: every file is what the manifest says, every row is what its identity says."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Findings:
 
     Attributes:
         shards: number of shards checked.
-        problems: (file name, what is wrong), in order of the names.
-        notes: other files in the folder, named for information.
+        problems: (file name, what is wrong), sorted by name.
+        notes: other files in the folder, for information.
         summary: rows, tokens, time and rates in one line.
-        rederived: rows that were generated again and found equal.
+        rederived: number of rows that were regenerated and found equal.
     """
 
     shards: int
@@ -63,13 +63,15 @@ def verify(
 
     Args:
         location: a folder or URI, or a manifest's path.
-        rederive: also generate rows again and compare them.
-        sample: share of the rows that `rederive` compares; the choice is fixed by the dataset and the share.
-        workers: how many shards to check at once; each is held in memory.
+        rederive: also regenerate rows and compare them.
+        sample: fraction of the rows that `rederive` compares; dataset and fraction determine which.
+        workers: number of shards to check at the same time; each is held in memory.
+        quiet: no progress on stderr.
         executor: who checks the shards; by default threads of this process.
 
     Raises:
-        UsageError, ManifestError: there is no dataset, or its manifest is hostile.
+        UsageError: there is no dataset.
+        ManifestError: its manifest is not valid.
         VersionError: `rederive` of a task version that this package does not generate.
     """
     dataset = open_stored(location)

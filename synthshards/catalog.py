@@ -51,7 +51,12 @@ def resolve(name: str) -> tuple[type[Task], dict[str, Any]]:
 
 
 def make_task(name: str, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> Task:
-    """A task by task or preset name, with parameter overrides: ``make_task("depo1-225", K=4)``.
+    """A task by its name or a preset's, with parameters changed: ``make_task("depo1-225", K=4)``.
+
+    Args:
+        name: ``"depo"``, ``"depo1-225"`` and so on; `synthshards tasks` lists them.
+        params: parameters by name, as a mapping.
+        **overrides: the same as keywords.
 
     Raises:
         UsageError: unknown name, unknown parameter, illegal value or combination.

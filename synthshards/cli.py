@@ -19,17 +19,17 @@ from .errors import SynthshardsError, UsageError, nearest
 COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "tasks": ("synthshards.commands", "tasks", "List tasks, parameters and presets.", None),
     "build": ("synthshards.pipelines.commands", "build", "Build shards of a task.", None),
-    "seal": ("synthshards.pipelines.commands", "seal", "Join what --only-shards runs wrote.", None),
-    "info": ("synthshards.commands", "info", "Show what a dataset holds.", None),
-    "verify": ("synthshards.pipelines.commands", "verify", "Check a dataset, or prove its rows.", None),
-    "reproduce": ("synthshards.pipelines.commands", "reproduce", "Make a dataset again from its manifest.", None),
+    "seal": ("synthshards.pipelines.commands", "seal", "Finish a dataset built with --only-shards.", None),
+    "info": ("synthshards.commands", "info", "Show what a dataset contains.", None),
+    "verify": ("synthshards.pipelines.commands", "verify", "Check the files of a dataset, or its rows.", None),
+    "reproduce": ("synthshards.pipelines.commands", "reproduce", "Regenerate a dataset from its manifest.", None),
     "overlap": ("synthshards.pipelines.commands", "overlap", "Count the rows two datasets share.", None),
     "inspect": ("synthshards.commands", "inspect", "Show rows, decoded and coloured.", None),
     "cache": ("synthshards.loaders.commands", "cache", "Show or clear the local copies of remote shards.", None),
     "loaders-check": (
         "synthshards.loaders.commands",
         "loaders_check",
-        "Prove the loaders' guarantees on a dataset.",
+        "Check the loaders' guarantees on a dataset.",
         "torch",
     ),
     "train": ("synthshards.train.commands", "train", "Train a small model: the minimal example.", "train"),
@@ -113,8 +113,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
     \b
     Example:
       synthshards build depo --shards 64        a million rows of Depo under data/depo/train
-      synthshards verify data/depo/train        proof that they are whole
-      synthshards inspect depo N=12             rows for human eyes, made on the spot
+      synthshards verify data/depo/train        check that they are intact
+      synthshards inspect depo N=12             rows, generated now, in readable form
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

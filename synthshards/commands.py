@@ -23,10 +23,10 @@ from .tokenizer import write_tokenizer
 @click.command()
 @click.argument("name", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--measure", is_flag=True, help="Add what one core of this machine generates.")
+@click.option("--measure", is_flag=True, help="Add the generation speed of one core of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tokenizer", metavar="FILE", help="Write the task's tokenizer.json to FILE instead.")
-@click.option("--dense", is_flag=True, help="With --tokenizer: ids 0..n-1 in place of the published ones.")
+@click.option("--dense", is_flag=True, help="With --tokenizer: ids 0..n-1 instead of the published ones.")
 def tasks(
     name: str | None, overrides: tuple[str, ...], measure: bool, as_json: bool, tokenizer: str | None, dense: bool
 ) -> None:
@@ -113,7 +113,7 @@ def _speed(task: Task, seconds: float = 0.3) -> float:
 @click.argument("out")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, with every shard's seed range, as JSON.")
 def info(out: str, as_json: bool) -> None:
-    """Show what the dataset OUT (a folder, a URI or a manifest) holds. Reads its manifest alone.
+    """Show what the dataset OUT (a folder, a URI or a manifest) contains. Reads only its manifest.
 
     \b
     Examples:
@@ -157,13 +157,13 @@ def info(out: str, as_json: bool) -> None:
 @click.argument("source", metavar="TASK|OUT")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--show", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
-@click.option("--seed", type=int, help="Of rows that are made now. [default: 0]")
-@click.option("--split", help="Of rows that are made now. [default: train]")
-@click.option("--tokenizer", metavar="NAME", help="Tokens of a Hugging Face tokenizer (hub name, folder or file).")
-@click.option("--max-tokens", default=-1, show_default=True, help="Tokens to show of a row; -1 for all.")
-@click.option("--text-chars", default=500, show_default=True, help="Characters to show of a text; -1 for all.")
+@click.option("--seed", type=int, help="Seed of generated rows. [default: 0]")
+@click.option("--split", help="Split of generated rows. [default: train]")
+@click.option("--tokenizer", metavar="NAME", help="Show tokens of a Hugging Face tokenizer (Hub name, folder or file).")
+@click.option("--max-tokens", default=-1, show_default=True, help="Tokens to show per row; -1 for all.")
+@click.option("--text-chars", default=500, show_default=True, help="Characters to show per text; -1 for all.")
 @click.option("--no-color", is_flag=True, help="Plain text (as with NO_COLOR set, or into a pipe).")
-@click.option("--html", metavar="FILE", help="Write a page to FILE instead.")
+@click.option("--html", metavar="FILE", help="Write an HTML page to FILE instead.")
 def inspect(
     source: str,
     overrides: tuple[str, ...],
@@ -176,7 +176,7 @@ def inspect(
     no_color: bool,
     html: str | None,
 ) -> None:
-    """Show rows of TASK (made now) or of the dataset OUT, decoded: dim where the loss mask is 0, green where it is 1.
+    """Show rows of TASK (generated now) or of dataset OUT, decoded: dim where the loss mask is 0, green where it is 1.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Identity and layout: what decides the rows, and what merely decides where their bytes land."""
+"""Identity and layout: what decides the rows, and what only decides how they are stored."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _SPLIT = re.compile(r"[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class Identity:
-    """What rows are a pure function of, their index aside.
+    """Everything, apart from the index, that rows are a pure function of.
 
     Attributes:
-        task, task_version: the law.
+        task: name of the task.
+        task_version: version of its law.
         params: every parameter, canonical (integers, booleans, strings, None and lists of them).
         seed: 0..2^64−1.
-        split: a name of ``[a-z0-9_]+``; another split is another stream.
+        split: a name of ``[a-z0-9_]+``; every split has a random stream of its own.
 
     Raises:
         UsageError: seed or split is not legal.
@@ -71,13 +72,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where rows land: free to change without changing a row.
+    """How rows are stored; it can change without changing a row.
 
     Attributes:
         format: "parquet", "webdataset" or "arrow".
         shard_examples: rows of every shard but perhaps the last.
         num_shards: at most 100,000.
-        compression: one that the format knows.
+        compression: one that the format supports.
     """
 
     format: str

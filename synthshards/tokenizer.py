@@ -1,12 +1,12 @@
 """A task's token ids without gaps, and its tokenizer.
 
-The published ids leave wide gaps (Depo1 uses 110 ids, the largest of them 9,700). `Vocabulary` renumbers them 0..n-1,
-exactly in both directions, for those who do not want an embedding of 10,000 rows; `write_tokenizer` writes a
+The published ids have wide gaps (Depo1 uses 110 ids, the largest of them 9,700). `Vocabulary` maps them to 0..n-1 and
+back, for models without an embedding of 10,000 rows; `write_tokenizer` writes a
 ``tokenizer.json`` whose tokens are the names that `Task.decode` prints, or for rows of text byte pairs.
 
-Byte pairs are trained on all that the rows are made of. Bytes are the alphabet, so every text can be written and comes
-back exactly. A space belongs to the word behind it, as in GPT-2's tokenizer, and no token reaches from one word into
-the next: values of a biography begin and end with tokens.
+Byte pairs are trained on everything that the rows are made of. Their alphabet is the 256 bytes, so decoding returns
+every text exactly. A space belongs to the word after it, as in GPT-2's tokenizer, and no token spans two words, so that
+the values of a biography consist of whole tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPECIALS = ("<bos>", "<eos>", "<pad>")
 
 
 class Vocabulary:
-    """Every id that a task's rows can hold, and its dense number 0..n-1 (in ascending order of the ids).
+    """A bijection between the ids that a task's rows can contain and 0..n-1, in ascending order of the ids.
 
     Args:
         task: a token task.
@@ -40,10 +40,11 @@ class Vocabulary:
     Raises:
         UsageError: rows of this task are text.
 
-    >>> from synthshards import make_task
-    >>> vocabulary = Vocabulary(make_task("depo1-225"))
-    >>> len(vocabulary), vocabulary.to_dense([0, 9001, 9500]).tolist()
-    (110, [0, 101, 109])
+    Examples:
+        >>> from synthshards import make_task
+        >>> vocabulary = Vocabulary(make_task("depo1-225"))
+        >>> len(vocabulary), vocabulary.to_dense([0, 9001, 9500]).tolist()
+        (110, [0, 101, 109])
     """
 
     def __init__(self, task: Task) -> None:

@@ -1,0 +1,1 @@
+"""From rows in order to the tensors of a batch: padded, or packed into windows."""

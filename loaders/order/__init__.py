@@ -1,0 +1,1 @@
+"""Which row comes when: shuffling, mixing, and the state that a stream resumes from."""

@@ -1,0 +1,1 @@
+"""The files of a stored dataset: fetched, checked, cached, read by blocks, and healed."""

@@ -1,0 +1,1 @@
+"""Where rows come from: the shards of a dataset, or its task."""

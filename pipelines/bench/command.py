@@ -179,7 +179,7 @@ def add_ratios(document: dict[str, Any]) -> dict[str, Any]:
 @click.argument("names", nargs=-1, metavar="[TASK|PRESET]...")
 @click.option("--rows", type=click.IntRange(min=1), help="Rows of each build. [default: 1048576]")
 @click.option("--formats", metavar="LIST", help="Such as parquet,arrow:lz4. [default: all]")
-@click.option("--workers", metavar="LIST", help="Of the builds, such as 1,2. [default: 1 and all cores]")
+@click.option("--workers", metavar="LIST", help="Workers of the builds, such as 1,2. [default: 1 and all cores]")
 @click.option(
     "--only", metavar="LIST", help=f"Of {','.join(SECTIONS)}; and {','.join(ASKED_FOR)}. [default: all but these two]"
 )
@@ -207,9 +207,9 @@ def bench(
       synthshards bench --json > bench.json && synthshards bench --from bench.json --markdown docs/performance.md
 
     `--only peers` reads the same rows with litdata, HF datasets, webdataset and mosaicml-streaming, too, and installs
-    each into an environment of its own under .peers/, which stays.
+    each into an environment of its own under .peers/, which is kept.
 
-    Builds go into a folder under the current one, which is deleted; the default ones take 4 GB at most at a time.
+    Builds are written to a folder under the current one and deleted; with default settings they need up to 4 GB.
     """
     if markdown is not None:
         report.check_markers(Path(markdown))

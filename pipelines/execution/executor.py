@@ -15,27 +15,30 @@ R = TypeVar("R")
 
 
 class Executor(Protocol):
-    """Runs jobs side by side, here or elsewhere, and yields the results of ``work(job, tick)`` as they come.
+    """Runs jobs side by side, here or elsewhere.
 
-    A job is a plain value that pickles, `work` a function of a module, a result is small (no rows): all three may
-    travel to another process or machine.
+    A job is a plain picklable value, `work` a module-level function, and a result is small (no rows), so all three can
+    be sent to another process or machine.
 
-    Args:
-        work: does one job. It calls the `tick` that it is handed often: the executor may raise in there to stop it.
-        jobs: taken one by one as there is room, so that their number costs no memory.
-        workers: how many jobs to work on at once.
-        tick: is told in this process, from any thread, what was done: while a job runs, or at its end.
-        show: is called in the caller's thread, several times a second.
-
-    The first job that fails ends the run: nothing new begins, the results of jobs that finish all the same are
-    yielded, and its error is raised. A worker that is lost is a `SynthshardsError` of one line. Where the caller closes
-    the generator, or is interrupted, running jobs are stopped; none is at work any more when the generator has ended.
-    Processes are spawned, never forked: a fork would go on holding the lock of the folder that is being built.
+    The first job that fails ends the run: no new job starts, the results of jobs that still finish are yielded, and the
+    error is raised. Losing a worker is a one-line `SynthshardsError`. If the caller closes the generator or is
+    interrupted, running jobs are stopped; when the generator has ended, no job is running. Processes are spawned, never
+    forked, because a fork would keep holding the lock of the folder that is being built.
     """
 
     def __call__(
         self, work: Callable[[J, Tick], R], jobs: Iterable[J], workers: int, *, tick: Tick, show: Callable[[], None]
-    ) -> Generator[R, None, None]: ...
+    ) -> Generator[R, None, None]:
+        """Yield the results of ``work(job, tick)`` as they come.
+
+        Args:
+            work: does one job. It often calls the `tick` that it is given, in which the executor may raise to stop it.
+            jobs: taken one by one when there is room, so that their number costs no memory.
+            workers: number of jobs to work on at the same time.
+            tick: called in this process, from any thread, with what was done: during a job, or at its end.
+            show: called in the caller's thread, several times per second.
+        """
+        ...
 
 
 #: Name on the command line → executor.

@@ -1,0 +1,1 @@
+"""A finished folder of shards: its manifest, and reading it."""

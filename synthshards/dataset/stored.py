@@ -1,4 +1,4 @@
-"""A finished folder, opened: its manifest, and its shards read one at a time and checked."""
+"""An opened dataset: its manifest, and its shards, read one at a time and checked."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What the kernels of all tasks share: compilation, random words, permutations, copies, memory."""

@@ -1,0 +1,1 @@
+"""Where a dataset's files lie: local folders and object stores behind one interface."""

@@ -1,4 +1,4 @@
-"""What every task shares: the face that DESIGN calls "programmatic". A task file adds law, checker and names."""
+"""What every task shares: rows by index, in batches and as iterators. A subclass adds the law, a checker and names."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Buffers:
 
 
 class Task:
-    """A law of rows. Sample i is a pure function of (task, version, params, seed, split, i).
+    """The law of a task's rows. Row i is a pure function of (task, version, params, seed, split, i).
 
     Args:
         params: parameters by name; unknown names, wrong types and illegal values raise `UsageError`.
@@ -92,7 +92,7 @@ class Task:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Column name → kind (see `synthshards.ragged.KINDS`), in the order of the schema."""
+        """Column name → kind, such as ``list<uint16>`` (see `synthshards.ragged.KINDS`), in the order of the schema."""
         raise NotImplementedError
 
     @property
@@ -113,7 +113,7 @@ class Task:
         raise NotImplementedError
 
     def token_name(self, token: int) -> str:
-        """The printed name of one token id."""
+        """The name of a token id, as it is printed."""
         raise NotImplementedError
 
     def world(self, seed: int) -> np.ndarray:
@@ -121,7 +121,7 @@ class Task:
         return np.empty(0, np.uint64)
 
     def token_ids(self) -> Sequence[int]:
-        """Every id that a row can hold, in any order.
+        """Every id that a row can contain, in any order.
 
         Raises:
             UsageError: rows of this task are text.
@@ -129,7 +129,7 @@ class Task:
         raise NotImplementedError
 
     def tokenizer_texts(self) -> Iterable[str] | None:
-        """What a tokenizer of rows of text is trained on (see `synthshards.tokenizer`); None where rows are tokens."""
+        """Texts to train a tokenizer on (see `synthshards.tokenizer`); None if rows are tokens."""
         return None
 
     # What follows from it ------------------------------------------------------------------------------------------
@@ -165,12 +165,19 @@ class Task:
     def batch(self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None) -> RaggedBatch:
         """Rows start..start+count-1 of (seed, split) as a ragged batch.
 
+        Args:
+            seed: 0..2^64−1.
+            split: ``[a-z0-9_]+``.
+            start: index of the first row.
+            count: number of rows.
+            buffers: memory to reuse; the batch is then valid until its next use.
+
         Returns:
             A batch whose `input_ids` (uint16 or uint32 [tokens]), `loss_mask` (bool [tokens]) and `offsets`
-            (int64 [count + 1]) hold the rows end to end. With `buffers` it is valid until their next use.
+            (int64 [count + 1]) hold the rows end to end; for text tasks `text` (uint8 [bytes]) and its `offsets`.
 
         Raises:
-            UsageError: start or count out of range.
+            UsageError: seed, split, start or count out of range.
         """
         self.check_range(start, count)
         indices = np.arange(start, start + count, dtype=np.uint64)
@@ -183,15 +190,28 @@ class Task:
             raise UsageError(f"{self.name}: rows {start}..{start + count - 1} asked for; legal: 0..{limit - 1}")
 
     def example(self, seed: int, split: str, i: int) -> Row:
-        """Row i of (seed, split): `input_ids` and `labels` int64 arrays, `loss_mask` bool array, facts as values."""
+        """Row i of (seed, split) as a dict.
+
+        Returns:
+            `input_ids` and `labels` (int64 [tokens]; labels are −100 where the mask is false), `loss_mask` (bool
+            [tokens]), and the facts as Python values. Text rows have `text` and facts.
+
+        Raises:
+            UsageError: seed, split or i out of range.
+        """
         return next(self.batch(seed, split, i, 1).rows())
 
     def take(self, seed: int, count: int) -> list[Row]:
-        """The first `count` rows of split "train"."""
+        """The first `count` rows of (seed, split "train"), as `example` returns them."""
         return list(self.iter_examples(seed, count))
 
     def iter_examples(self, seed: int, num_examples: int | None = None) -> Iterator[Row]:
-        """Rows 0, 1, 2 … of split "train", endless unless `num_examples` is given: those of the shards of `seed`."""
+        """Rows 0, 1, 2 … of (seed, split "train"), as `example` returns them: the rows of the shards of that seed.
+
+        Args:
+            seed: 0..2^64−1.
+            num_examples: how many; None is all rows of a finite task, and endless otherwise.
+        """
         stop = num_examples if num_examples is not None else self.num_examples
         if num_examples is not None:
             self.check_range(0, num_examples)
@@ -226,7 +246,7 @@ class Task:
         return next(self.generate(key, indices, Buffers()).rows())
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        """The names of token ids, one a token."""
+        """The names of token ids, one per token."""
         return [self.token_name(int(token)) for token in ids]
 
 

@@ -13,7 +13,7 @@ import pytest
 from synthshards.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def generate(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -6,16 +6,14 @@ reader would, in a folder with these files and the datasets that the page builds
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers import SUPPORT
 from s3 import Server
+from scripts import execute
 
 PAGE = (SUPPORT.parents[1] / "docs" / "loading.md").read_text()
 FILES = {name: code for code, name in re.findall(r"^```python\n(# (\S+\.py)\n.*?)^```$", PAGE, re.S | re.M)}
@@ -37,24 +35,6 @@ def steps(block: str) -> list[tuple[str, list[str]]]:
 
 def name_of(block: str) -> str:
     return str(shlex.split(steps(block)[-1][0])[-1]) if "trainer" not in block else "trainer.py"
-
-
-def execute(command: str, folder: Path) -> str:
-    """Run a command with this environment's programs; return what it printed."""
-    words = shlex.split(command)
-    programs = Path(sys.executable).parent
-    env = {
-        **os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "hf"), "SYNTHSHARDS_CACHE_BYTES": "0",
-        "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
-    for _ in range(3):
-        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
-        # On a busy machine torch's gloo aborts now and then at the end of a process that has done all its work.
-        if "terminate called without an active exception" not in done.stderr:
-            break
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 def agrees(printed: str, shown: list[str]) -> bool:

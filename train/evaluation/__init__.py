@@ -1,0 +1,1 @@
+"""How well a model does: logits, generation, and the metric of each task."""

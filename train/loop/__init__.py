@@ -1,0 +1,1 @@
+"""What happens in each step of training, and what survives a kill."""

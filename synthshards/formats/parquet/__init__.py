@@ -1,0 +1,1 @@
+"""Parquet shards, written and read page by page."""

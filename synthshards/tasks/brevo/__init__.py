@@ -1,0 +1,1 @@
+"""Brevo: reasoning breadth."""

@@ -1,0 +1,1 @@
+"""Capo: knowledge capacity. `pools/` holds its names, values and sentences."""

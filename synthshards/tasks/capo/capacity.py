@@ -11,11 +11,12 @@ the lower bound for it):
     bioS   N·log2(N0 / e^p1) + N·log2(S0 / e^p2)
     bioD   N·log2(N0 / e^p1) + N·K·log2(D^C / e^p2) + K·D·log2(T^L / (D·e^p3))
 
-N0 is the number of full names and S0 that of everything else a person can be. Whoever knows all of it has p1 = ln N,
-because the names are still to be guessed one after another in an order that says nothing, and p2 = 0:
+N0 is the number of full names, and S0 the number of combinations of all other values. A model that knows everything has
+p1 = ln N, because the order of the names cannot be known, and p2 = 0:
 
->>> [round(best_bits(n) / 1e6, 2) for n in (50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000)]
-[2.96, 5.82, 11.45, 27.96, 54.91, 107.83]
+Examples:
+    >>> [round(best_bits(n) / 1e6, 2) for n in (50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000)]
+    [2.96, 5.82, 11.45, 27.96, 54.91, 107.83]
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def tables_of(reverse_md: bool) -> Tables:
 
 
 class CapoTask(Task):
-    """The Capo task. A row is a text about one person, with the person's facts and where they stand in the text."""
+    """The Capo task. A row is a text about one person, with the person's facts and their positions in the text."""
 
     name = "capo"
     version = 1

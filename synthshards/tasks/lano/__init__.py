@@ -1,0 +1,1 @@
+"""Lano: hierarchical structure. `grammars/` holds the published grammars."""

@@ -12,13 +12,14 @@ tokens. V + 1 is the end of a sentence; V + 2 and V + 3 are reserved (mask, sep)
 from V + 4 upward, level by level from the bottom: 6, 7, 8 in place of 4, 5, 6 above. A user's file may name its symbols
 as it likes (`S -> NP VP | VP`), leave lines empty, and comment behind `#`; `Grammar.text` has the numbers.
 
->>> grammar = load_grammar("S -> A A | A B\\nB -> 1 2\\nA -> 2 2 1 | 1")
->>> print(grammar.text, end="")
-8 -> 7 7 | 7 6
-6 -> 1 2
-7 -> 2 2 1 | 1
->>> grammar.contains([1, 1, 2]), grammar.derivations([1, 1]), grammar.longest_prefix([1, 2, 1])
-(True, 1, 2)
+Examples:
+    >>> grammar = load_grammar("S -> A A | A B\\nB -> 1 2\\nA -> 2 2 1 | 1")
+    >>> print(grammar.text, end="")
+    8 -> 7 7 | 7 6
+    6 -> 1 2
+    7 -> 2 2 1 | 1
+    >>> grammar.contains([1, 1, 2]), grammar.derivations([1, 1]), grammar.longest_prefix([1, 2, 1])
+    (True, 1, 2)
 """
 
 from __future__ import annotations

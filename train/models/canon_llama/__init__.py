@@ -1,0 +1,1 @@
+"""Llama with Canon layers."""

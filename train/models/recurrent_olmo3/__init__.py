@@ -1,0 +1,1 @@
+"""A depth-recurrent Olmo3."""
