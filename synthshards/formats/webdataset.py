@@ -6,7 +6,8 @@ Members of row 7 of a token task, in this order (a text task has ``text.txt`` in
 
 The key is the row's global index, the .npy files are those of ``numpy.save``, the json holds all other columns in the
 order of the schema, without spaces. Modification time, uid and gid are zero, user and group empty. A global pax header
-in front holds the file's own metadata as ``SYNTHSHARDS.<name>``. The reader takes archives of exactly this form only.
+in front holds the file's own metadata as ``SYNTHSHARDS.<name>``. The reader takes archives of exactly this form only:
+it makes each header again and compares. So writer and reader share their kernels, and stand in one file.
 """
 
 from __future__ import annotations
