@@ -12,16 +12,16 @@ each once, parents before children.
 
 **Order of draws** from the row's stream (how numbers share a word: `kernels.rng`); part of the task's version:
 
-1. The number n of nodes (`node_counts`; with `qa` its word is taken all the same, then n = N). The number of leaves less one,
-   below (n−1) // 4 + 1. Nodes are 0 … n−1, and the leaves come first.
+1. The number n of nodes (`node_counts`; with `qa` its word is taken all the same, then n = N). The number of leaves
+   less one, below (n−1) // 4 + 1. Nodes are 0 … n−1, and the leaves come first.
 2. The parents of each node i = leaves … n−1 in turn. A list holds the nodes that may be chosen, at first the leaves in
    order. With f its length a word gives d − 1 below min(max_in, f), then numbers below f, f−1, f−2, f−3 (as many of
    these as are positive). Each number takes out the entry at that place of the list, and the last entry fills the gap.
    The first d entries taken are i's parents, in this order; where d > 4, further words of four numbers likewise follow
    until at least d are taken. Then all that were taken go back to the end of the list, in the order taken and parents
    or not, except those that now have max_in children; and behind them i itself.
-3. Names, for those nodes only that have an edge, in the order of the nodes. With `multi` they are words (`node_names`). Else
-   a list holds 1 … N; numbers below its length, its length − 1 and so on, six to a word while it holds at most 256,
+3. Names, for those nodes only that have an edge, in the order of the nodes. With `multi` they are words (`node_names`).
+   Else a list holds 1 … N; numbers below its length, its length − 1 and so on, six to a word while it holds at most 256,
    otherwise three, take out the entry at that place, and the last entry fills the gap. What is left of the last word's
    numbers is dropped.
 4. The answer's order, backwards: a list holds the nodes whose children among the query's ancestors all have their
