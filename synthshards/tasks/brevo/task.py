@@ -22,8 +22,8 @@ each once, parents before children.
    or not, except those that now have max_in children; and behind them i itself.
 3. Names, for those nodes only that have an edge, in the order of the nodes. With `multi` they are words (`node_names`).
    Else a list holds 1 … N; numbers below its length, its length − 1 and so on, six to a word while it holds at most
-   256, otherwise three, take out the entry at that place, and the last entry fills the gap. What is left of the last word's
-   numbers is dropped.
+   256, otherwise three, take out the entry at that place, and the last entry fills the gap. What is left of the last
+   word's numbers is dropped.
 4. The answer's order, backwards: a list holds the nodes whose children among the query's ancestors all have their
    places, at first only the query, node n−1. A number below its length, a word each time, takes out an entry, and the
    last entry fills the gap; then those of the node's parents that become free join the list's end, in the order of 2.
