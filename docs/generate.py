@@ -24,8 +24,8 @@ import pictures
 
 import synthshards
 from synthshards.catalog import TASKS, make_task, resolve, task_from_text
+from synthshards.kernels.buffers import Buffers
 from synthshards.params import describe
-from synthshards.tasks.task import Buffers
 
 DOCS = Path(__file__).parent
 ROWS = 65_536

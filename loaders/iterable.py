@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import BLOCK_ROWS
-from synthshards.tasks.task import Buffers, Task
+from synthshards.tasks.task import Task
 
 
 class TaskIterable(IterableDataset[dict[str, Any]]):

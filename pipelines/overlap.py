@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synthshards.catalog import TASKS
 from synthshards.dataset.stored import StoredDataset, open_stored
+from synthshards.kernels.arrays import I64, U32, U64, Bool
 from synthshards.kernels.jit import kernel
 from synthshards.ragged import RaggedBatch, is_ragged
 
@@ -162,7 +164,7 @@ def row_hashes(batch: RaggedBatch) -> np.ndarray:
     tokens = "input_ids" in batch.columns
     column = batch.columns["input_ids" if tokens else "text"]
     out = np.empty((len(batch), 2), np.uint64)
-    _hash_rows(column.values, column.offsets, _P0 if tokens else _Q0, out)
+    _hash_rows(column.values, batch.offsets, _P0 if tokens else _Q0, out)
     return out
 
 
@@ -186,7 +188,8 @@ class _Table:
 
 
 @kernel
-def _hash_rows(values: Any, offsets: Any, start: Any, out: Any) -> None:
+def _hash_rows(values: NDArray[Any], offsets: I64, start: np.uint64, out: U64) -> None:
+    """Two independent 64-bit hashes of each row: out is [rows, 2], offsets [rows + 1] into `values` (any integers)."""
     for r in range(offsets.size - 1):
         h, g = start, start ^ _P1
         for i in range(offsets[r], offsets[r + 1]):
@@ -202,8 +205,13 @@ def _hash_rows(values: Any, offsets: Any, start: Any, out: Any) -> None:
 
 
 @kernel
-def _add(keys: Any, counts: Any, sizes: Any, hashes: Any, new_sizes: Any) -> Any:
-    """Add rows to the table; False when it is full."""
+def _add(keys: U64, counts: I64, sizes: U32, hashes: U64, new_sizes: U32) -> bool:
+    """Add rows to the table; False when it is full.
+
+    Args:
+        keys: [places, 2]; counts, sizes: [places].
+        hashes: [rows, 2]; new_sizes: [rows], or empty.
+    """
     last = np.uint64(counts.size - 1)
     for r in range(hashes.shape[0]):
         at = hashes[r, 1] & last
@@ -223,7 +231,7 @@ def _add(keys: Any, counts: Any, sizes: Any, hashes: Any, new_sizes: Any) -> Any
 
 
 @kernel
-def _find(keys: Any, counts: Any, found: Any, hashes: Any) -> Any:
+def _find(keys: U64, counts: I64, found: Bool, hashes: U64) -> int:
     """Mark the rows that stand in the table, which is never full; return how many of `hashes` do."""
     last = np.uint64(counts.size - 1)
     total = 0

@@ -14,9 +14,10 @@ from synthshards.digest import ContentDigest, canonical_json, sha256_of
 from synthshards.errors import DataError
 from synthshards.formats import get_format
 from synthshards.identity import Identity
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
 from synthshards.storage.folder import Folder
-from synthshards.tasks.task import Buffers, Task
+from synthshards.tasks.task import Task
 
 from .execution.progress import Tick
 from .plan import BuildPlan

@@ -15,8 +15,9 @@ from . import inspect as inspection
 from .catalog import TASKS, preset_names, resolve, task_from_text
 from .dataset.stored import open_stored
 from .errors import UsageError, cut
+from .kernels.buffers import Buffers
 from .params import describe
-from .tasks.task import Buffers, Task
+from .tasks.task import Task
 from .tokenizer import write_tokenizer
 
 

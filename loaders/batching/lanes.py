@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from synthshards.kernels.arrays import I64
 from synthshards.kernels.jit import kernel
 
-from ..sources.row_refs import RowRefs
-from .packing import MODES, SHORT, Packing, WindowPlan, plan_windows
+from ..sources.row_refs import RowRefs, RowTable
+from .packing import MODES, SHORT, Lanes, Packing, WindowPlan, plan_windows
+
+
+class _HeldRows(NamedTuple):
+    """The rows that lanes hold, [lanes, rows], and of which take each is (int64, alike)."""
+
+    rows: RowTable
+    turns: I64
+
+    @classmethod
+    def empty(cls, lanes: int, rows: int) -> _HeldRows:
+        """Room for so many rows a lane."""
+        length, indices, turns = (np.zeros((lanes, rows), np.int64) for _ in range(3))
+        ids, mask = (np.zeros((lanes, rows), np.uint64) for _ in range(2))
+        return cls(RowTable(length, indices, ids, mask), turns)
+
+    def wider(self, rows: int) -> _HeldRows:
+        """The same with room for more rows."""
+        lanes, held = self.turns.shape
+        wider = _HeldRows.empty(lanes, rows)
+        for target, source in zip((*wider.rows, wider.turns), (*self.rows, self.turns), strict=True):
+            target[:, :held] = source
+        return wider
 
 
 @kernel
-def _refill(
-    drop: Any, held: Any, want: Any, lengths: Any, indices: Any, ids_at: Any, mask_at: Any, turns: Any,
-    row_length: Any, row_index: Any, row_ids: Any, row_mask: Any, turn: Any,
-) -> Any:  # fmt: skip
-    """Let each lane forget its first `drop` rows and hold `want` more, those of `row_…` in order, of take `turn`.
+def _refill(drop: I64, count: I64, want: I64, held: _HeldRows, new: RowTable, turn: int) -> int:
+    """Let each lane forget its first `drop` rows and hold `want` more, those of `new` in order, of take `turn`.
+
+    Args:
+        drop, want: [lanes]; count: [lanes], the rows held; set anew.
 
     Returns:
         the oldest take that a row is of.
     """
+    lengths, indices, ids_at, mask_at = held.rows.length, held.rows.indices, held.rows.ids, held.rows.mask
+    turns = held.turns
+    new_length, new_index, new_ids, new_mask = new.length, new.indices, new.ids, new.mask
     i = 0
     oldest = turn
-    for lane in range(held.size):
-        kept, gone = held[lane] - drop[lane], drop[lane]
+    for lane in range(count.size):
+        kept, gone = count[lane] - drop[lane], drop[lane]
         if gone > 0:
             for r in range(kept):
                 old = gone + r
@@ -34,29 +60,13 @@ def _refill(
                 ids_at[lane, r], mask_at[lane, r] = ids_at[lane, old], mask_at[lane, old]
                 turns[lane, r] = turns[lane, old]
         for r in range(kept, kept + want[lane]):
-            lengths[lane, r], indices[lane, r], turns[lane, r] = row_length[i], row_index[i], turn
-            ids_at[lane, r], mask_at[lane, r] = row_ids[i], row_mask[i]
+            lengths[lane, r], indices[lane, r], turns[lane, r] = new_length[i], new_index[i], turn
+            ids_at[lane, r], mask_at[lane, r] = new_ids[i], new_mask[i]
             i += 1
-        held[lane] = kept + want[lane]
-        if held[lane] > 0:
+        count[lane] = kept + want[lane]
+        if count[lane] > 0:
             oldest = min(oldest, turns[lane, 0])
     return oldest
-
-
-class _HeldRows:
-    """The rows that lanes hold, [lanes, rows] each: length, index, where ids and mask lie, and of which take."""
-
-    def __init__(self, lanes: int, rows: int) -> None:
-        self.lengths, self.indices, self.turns = (np.zeros((lanes, rows), np.int64) for _ in range(3))
-        self.ids, self.mask = (np.zeros((lanes, rows), np.uint64) for _ in range(2))
-
-    def wider(self, rows: int) -> _HeldRows:
-        """The same with room for more rows."""
-        lanes, held = self.lengths.shape
-        wider = _HeldRows(lanes, rows)
-        for name, array in vars(self).items():
-            getattr(wider, name)[:, :held] = array
-        return wider
 
 
 class Packer:
@@ -83,7 +93,7 @@ class Packer:
         lanes = len(cursors)
         self._rows = max(64, 2048 // lanes)  # that a lane holds; doubled where a batch needs more
         self._base, self._count = cursors[:, 0].copy(), np.zeros(lanes, np.int64)
-        self._held = _HeldRows(lanes, self._rows)
+        self._held = _HeldRows.empty(lanes, self._rows)
         self._taken: dict[int, RowRefs] = {}  # take → what keeps its rows where they are
         self._turn = 0
         self._like = np.empty(0, np.uint16)
@@ -93,23 +103,20 @@ class Packer:
         begin = self.cursors[:, 0].copy()
         pieces, ends, at = self._pieces(lanes), np.zeros(len(lanes) + 1, np.int64), 0
         while True:
-            held = self._held
-            status, at, lane = plan_windows(
-                self.mode, self.seq_len, lanes, at, self.cursors, self._base, self.total, self._count,
-                held.lengths, held.indices, held.ids, held.mask, pieces, ends,
-            )  # fmt: skip
+            state = Lanes(self.cursors, self._base, self._count, self.total, self._held.rows)
+            status, at, lane = plan_windows(self.mode, self.seq_len, state, lanes, at, pieces, ends)
             if status != SHORT:
                 return WindowPlan(self.seq_len, pieces, ends[: at + 1], self._like, tuple(self._taken.values()))
             if self._count[lane] - (begin[lane] - self._base[lane]) >= self._rows:
                 self._rows *= 2
-                self._held = held.wider(self._rows)
+                self._held = self._held.wider(self._rows)
                 planned, pieces = pieces, self._pieces(lanes)
                 pieces[: len(planned)] = planned
             self._refill(begin)
 
     def _pieces(self, lanes: np.ndarray) -> np.ndarray:
         """Room for the pieces of a batch: each row that a lane holds ends once, and each window may cut one more."""
-        return np.empty((self._held.lengths.size + len(lanes), 6), np.int64)
+        return np.empty((self._held.turns.size + len(lanes), 6), np.int64)
 
     def _refill(self, begin: np.ndarray) -> None:
         """Let each lane hold `_rows` rows from `begin` on (the batch that is being planned needs them all)."""
@@ -123,11 +130,7 @@ class Packer:
             self._like = rows.like
         self._turn += 1
         self._taken[self._turn] = rows
-        held = self._held
-        oldest = _refill(
-            drop, self._count, wanted, held.lengths, held.indices, held.ids, held.mask, held.turns,
-            rows.length, rows.index, rows.ids, rows.mask, self._turn,
-        )  # fmt: skip
+        oldest = _refill(drop, self._count, wanted, self._held, rows.table, self._turn)
         self._base = begin
         for turn in [turn for turn in self._taken if turn < oldest]:
             del self._taken[turn]

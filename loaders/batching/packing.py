@@ -20,13 +20,14 @@ copied in between: a plan says where its pieces lie, and holds what keeps them t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
+from synthshards.kernels.arrays import I64, U64, Ids
 from synthshards.kernels.jit import helper, kernel
 
-from ..sources.row_refs import RowRefs, array_at, fetch_row
+from ..sources.row_refs import RowRefs, RowTable, array_at, fetch_row
 
 #: How rows become a batch: padded, or packed into windows.
 Packing: TypeAlias = Literal["pad", "concat", "paper", "best-fit"]
@@ -53,10 +54,30 @@ _DONE, SHORT, _OVER = 0, 1, 2
 _IDS, _MASK, _INDEX, _SKIP, _TAKE, _CUT = range(6)
 _IGNORED, _SHIFT = np.int64(-100), np.int64(100)
 _1, _LAST, _8 = np.int64(1), np.int64(63), np.uint64(8)
+#: Python's own integers and int64 are one inside kernels.
+_Int: TypeAlias = int | np.int64
+
+
+class Lanes(NamedTuple):
+    """Lanes as `plan_windows` takes them.
+
+    Attributes:
+        cursor: int64 [lanes, 2]: where each stands, n and carry; moved on.
+        base: int64 [lanes]: n of the first row held.
+        held: int64 [lanes]: rows held.
+        total: int64 [lanes]: rows in all.
+        rows: [lanes, room]: the rows held.
+    """
+
+    cursor: I64
+    base: I64
+    held: I64
+    total: I64
+    rows: RowTable
 
 
 @helper
-def _best(lengths: Any, taken: Any, room: Any) -> Any:
+def _best(lengths: I64, taken: _Int, room: _Int) -> _Int:
     """The longest of up to 32 rows that is not taken and fits, the first among equals; −1: none, or empty.
 
     One number says both, length and place, and it is found without a branch: four times as fast (measured).
@@ -69,7 +90,7 @@ def _best(lengths: Any, taken: Any, room: Any) -> Any:
 
 
 @helper
-def _put(pieces: Any, at: Any, row: Any, skip: Any, take: Any, cut: Any) -> Any:
+def _put(pieces: I64, at: int, row: tuple[np.uint64, np.uint64, np.int64], skip: _Int, take: _Int, cut: _Int) -> int:
     """Write a piece of a row (its ids, mask, index); return the place behind it."""
     pieces[at, _IDS], pieces[at, _MASK], pieces[at, _INDEX] = np.int64(row[0]), np.int64(row[1]), row[2]
     pieces[at, _SKIP], pieces[at, _TAKE], pieces[at, _CUT] = skip, take, cut
@@ -78,21 +99,21 @@ def _put(pieces: Any, at: Any, row: Any, skip: Any, take: Any, cut: Any) -> Any:
 
 @helper
 def _choose(
-    mode: Any, seq_len: Any, n: Any, carry: Any, rows: Any, held: Any, lengths: Any, indices: Any, ids_at: Any,
-    mask_at: Any, pieces: Any, at: Any,
-) -> Any:  # fmt: skip
+    mode: int, seq_len: int, n: _Int, carry: _Int, total: _Int, held: _Int, rows: RowTable, pieces: I64, at: int
+) -> tuple[int, int, _Int, _Int]:
     """Which pieces make up a lane's next window.
 
     Args:
         n, carry: where the lane stands, n counted from the first row held.
-        rows, held: how many rows the lane has left and holds, counted alike.
-        lengths, indices, ids_at, mask_at: of each row held.
+        total, held: how many rows the lane has left and holds, counted alike.
+        rows: those held.
         pieces: out, from `at` on.
 
     Returns:
         (status, end of the pieces, n, carry) after the window; SHORT where more rows must be held to tell.
     """
-    if n >= rows:
+    lengths, indices, ids_at, mask_at = rows.length, rows.indices, rows.ids, rows.mask
+    if n >= total:
         return _OVER, at, n, carry
     if n >= held:
         return SHORT, at, n, carry
@@ -109,13 +130,13 @@ def _choose(
                 n, carry = n + 1, carry >> _1
             if room == 0:
                 return _DONE, at, n, carry
-            if held < min(rows, n + LOOK):
+            if held < min(total, n + LOOK):
                 return SHORT, at, n, carry
-            found = _best(lengths[n : min(n + LOOK, rows)], carry, room)
+            found = _best(lengths[n : min(n + LOOK, total)], carry, room)
             if found < 0:
                 return _DONE, at, n, carry
             best = n + found
-    while room > 0 and n < rows:
+    while room > 0 and n < total:
         if n >= held:
             return SHORT, at, n, carry
         left = lengths[n] - carry
@@ -132,31 +153,30 @@ def _choose(
 
 @kernel
 def plan_windows(
-    mode: Any, seq_len: Any, lanes: Any, at: Any, stand: Any, base: Any, total: Any, held: Any, lengths: Any,
-    indices: Any, ids_at: Any, mask_at: Any, pieces: Any, ends: Any,
-) -> Any:  # fmt: skip
-    """Plan windows at, at+1 … of a batch: window w is the next of lane lanes[w].
+    mode: int, seq_len: int, lanes: Lanes, turns: I64, at: int, pieces: I64, ends: I64
+) -> tuple[int, int, int]:
+    """Plan windows at, at+1 … of a batch: window w is the next of lane turns[w].
 
     Args:
-        stand: [lanes, 2]: n and carry; moved on.
-        base: first row held of each lane; total: its number of rows; held: rows held.
-        lengths, indices, ids_at, mask_at: [lanes, rows].
-        pieces: out, with room for each row held and each window; ends: out: [windows + 1]: window w has the pieces
-            ends[w] .. ends[w+1]−1.
+        turns: [windows].
+        pieces: out, [pieces, 6], with room for each row held and each window.
+        ends: out, [windows + 1]: window w has the pieces ends[w] .. ends[w+1]−1.
 
     Returns:
         (status, windows planned, the lane that was short or over).
     """
-    while at < lanes.size:
-        lane = lanes[at]
-        first = base[lane]
+    cursor, held = lanes.cursor, lanes.rows
+    while at < turns.size:
+        lane = turns[at]
+        first = lanes.base[lane]
+        rows = RowTable(held.length[lane], held.indices[lane], held.ids[lane], held.mask[lane])
         status, end, n, carry = _choose(
-            mode, seq_len, stand[lane, 0] - first, stand[lane, 1], total[lane] - first, held[lane],
-            lengths[lane], indices[lane], ids_at[lane], mask_at[lane], pieces, ends[at],
+            mode, seq_len, cursor[lane, 0] - first, cursor[lane, 1], lanes.total[lane] - first, lanes.held[lane],
+            rows, pieces, ends[at],
         )  # fmt: skip
         if status != _DONE:
             return status, at, lane
-        stand[lane, 0], stand[lane, 1] = n + first, carry
+        cursor[lane, 0], cursor[lane, 1] = n + first, carry
         at += 1
         ends[at] = end
     return _DONE, at, 0
@@ -164,9 +184,9 @@ def plan_windows(
 
 @kernel
 def _fill(
-    seq_len: Any, pieces: Any, ends: Any, first_window: Any, places: Any, like: Any, pad_id: Any, tensors: Any
-) -> Any:
-    """Write planned windows to rows `places` of the tensors (uint64 [7]: addresses); returns (padding, tokens cut)."""
+    seq_len: int, pieces: I64, ends: I64, first_window: int, places: I64, like: Ids, pad_id: int, tensors: U64
+) -> tuple[int, int]:
+    """Write planned windows to rows `places` of the tensors; returns (padding, tokens cut)."""
     size = np.uint64(like.itemsize)
     padding, cut = 0, 0
     last = ends[ends.size - 1]

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from synthshards.errors import UsageError
+from synthshards.kernels.arrays import I64, U64, Ids
 from synthshards.kernels.jit import kernel
 
 from ..order.state import Position
-from ..sources.row_refs import RowRefs, array_at, fetch_row
+from ..sources.row_refs import RowRefs, RowTable, array_at, fetch_row
 from .context import Batch, BatchContext, Job, Step
 
 #: Rows taken from the sources at a time, about.
@@ -33,8 +34,12 @@ _8 = np.uint64(8)
 
 
 @kernel
-def _widths_of(length: Any, bounds: Any, widths: Any) -> None:
-    """Raise widths[b] to the longest of the rows bounds[b] .. bounds[b+1]−1, of each batch b."""
+def _widths_of(length: I64, bounds: I64, widths: I64) -> None:
+    """Raise widths[b] to the longest of the rows bounds[b] .. bounds[b+1]−1, of each batch b.
+
+    Args:
+        length: [rows]; bounds: [batches + 1]; widths: [batches].
+    """
     for b in range(widths.size):
         widest = widths[b]
         for i in range(bounds[b], bounds[b + 1]):
@@ -43,21 +48,23 @@ def _widths_of(length: Any, bounds: Any, widths: Any) -> None:
 
 
 @kernel
-def _write_rows(
-    ids_at: Any, mask_at: Any, length: Any, indices: Any, like: Any, bounds: Any, places: Any, tensors: Any,
-    widths: Any, pad_id: Any,
-) -> Any:  # fmt: skip
+def _write_rows(rows: RowTable, like: Ids, bounds: I64, places: I64, tensors: U64, widths: I64, pad_id: int) -> int:
     """Write the rows bounds[b] .. bounds[b+1]−1 to places[…] of batch b, for each b.
 
     Loops run from 0 over views, and a label is computed without a branch: then the compiler uses wide registers
     (2.7 times as fast as plain loops, measured).
 
     Args:
-        tensors: uint64 [batches, 5]: addresses of each batch's `_FIELDS`.
+        like: an empty array of the ids' dtype.
+        bounds: [batches + 1].
+        places: [rows]: which row of its batch each one is.
+        tensors: [batches, 5]: addresses of each batch's `_FIELDS`.
+        widths: [batches]: tokens of a row of the batch; no row is longer.
 
     Returns:
         tokens written.
     """
+    ids_at, mask_at, length, indices = rows.ids, rows.mask, rows.length, rows.indices
     size = np.uint64(like.itemsize)
     written = 0
     last = bounds[bounds.size - 1]
@@ -209,10 +216,9 @@ def _fill(
     for refs, bounds, places in zip(rows, shares.bounds, shares.places, strict=True):
         tokens += int(
             _write_rows(
-                refs.ids, refs.mask, refs.length, refs.index, refs.like, bounds[at : stop + 1], places, tensors,
-                widths[at:stop], context.options.pad_id,
+                refs.table, refs.like, bounds[at : stop + 1], places, tensors, widths[at:stop], context.options.pad_id
             )
-        )  # fmt: skip
+        )
     if shares.source is not None:
         for batch, source in zip(batches, shares.source[at:stop], strict=True):
             batch["source"].numpy()[:] = source

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from math import gcd, lcm
-from typing import Any
 
 import numpy as np
 
 from synthshards.errors import UsageError
+from synthshards.kernels.arrays import I64, U64
 from synthshards.kernels.jit import kernel
 
 #: A is at most this, so that products of two numbers up to A fit 64 bits. Weights that need more are rounded.
@@ -31,10 +31,13 @@ _1 = np.uint64(1)
 
 
 @kernel
-def _advance(shares: Any, total: Any, counts: Any, place: Any, out: Any) -> None:
+def _advance(shares: U64, total: np.uint64, counts: U64, place: np.uint64, out: I64) -> None:
     """Write the components of positions place, place + 1 … (place = Σ counts < total) and count them.
 
     Counts start anew with every period of `total` units.
+
+    Args:
+        shares, counts: [components]; out: [positions].
     """
     for q in range(out.size):
         best, deadline = 0, np.uint64(0xFFFFFFFFFFFFFFFF)

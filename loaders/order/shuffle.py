@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from synthshards.digest import canonical_json
+from synthshards.kernels.arrays import U64
 from synthshards.kernels.jit import helper, kernel
-from synthshards.kernels.permutation import permute, round_keys, sides
+from synthshards.kernels.permutation import RoundKeys, permute, round_keys, sides
 from synthshards.kernels.rng import key_of
 from synthshards.ragged import BLOCK_ROWS
 
@@ -49,8 +50,10 @@ _MEMO_SHIFT, _SPREAD = np.uint64(64 - 10), np.uint64(0x9E3779B97F4A7C15)
 
 
 @helper
-def _block_at(key: Any, x: Any, supers: Any, super_keys: Any, rest_keys: Any, shape: Any) -> Any:
-    """The block in place x (x below the number of full blocks)."""
+def _block_at(
+    key: U64, x: np.uint64, supers: np.uint64, super_keys: RoundKeys, rest_keys: RoundKeys, shape: U64
+) -> np.uint64:
+    """The block in place x (x below the number of full blocks); `shape` as for `_rows_at`."""
     if x < _U * supers:
         s = permute(x // _U, supers, shape[0], shape[1], super_keys)
         return _U * s + permute(x % _U, _U, _WA, _WB, round_keys(key, _WITHIN | s))
@@ -59,11 +62,13 @@ def _block_at(key: Any, x: Any, supers: Any, super_keys: Any, rest_keys: Any, sh
 
 
 @kernel
-def _rows_at(key: Any, places: Any, rows: Any, shape: Any, memo: Any, out: Any) -> None:
-    """out[i] = the row in place places[i] of the permuted list of `rows` rows. All uint64.
+def _rows_at(key: U64, places: U64, rows: np.uint64, shape: U64, memo: U64, out: U64) -> None:
+    """out[i] = the row in place places[i] of the permuted list of `rows` rows.
 
     Args:
-        shape: sides of the networks on superblocks, on the other blocks, on the short block; number of full blocks.
+        key: [2]; places, out: [positions].
+        shape: [7], sides of the networks on superblocks, on the other blocks, on the short block; number of full
+            blocks.
         memo: [slots, 8]: x + 1, the block in place x, and its six keys, for blocks met lately.
     """
     full = shape[6]
@@ -89,10 +94,11 @@ def _rows_at(key: Any, places: Any, rows: Any, shape: Any, memo: Any, out: Any) 
 
 
 @kernel
-def _deal(positions: Any, rows: Any, lanes: Any, blocks: Any, share: Any, out: Any) -> None:
+def _deal(positions: U64, rows: np.uint64, lanes: np.uint64, blocks: np.uint64, share: np.uint64, out: U64) -> None:
     """out[i] = the place in the permuted list that list position positions[i] reads.
 
     Args:
+        positions, out: [positions]; rows: R.
         blocks: whole blocks a lane; share: rows a lane of what is left.
     """
     turns = blocks * _B
@@ -163,7 +169,7 @@ class Order:
         places, out = np.empty_like(positions), np.empty_like(positions)
         blocks = full // self.lanes
         share = (self.rows - self.lanes * blocks * BLOCK_ROWS) // self.lanes
-        _deal(positions, *(np.uint64(n) for n in (self.rows, self.lanes, blocks, share)), places)
+        _deal(positions, np.uint64(self.rows), np.uint64(self.lanes), np.uint64(blocks), np.uint64(share), places)
         _rows_at(
             _epoch_key(self.fingerprint, self.seed, epoch),
             places,

@@ -12,10 +12,11 @@ from synthshards.dataset.stored import StoredDataset
 from synthshards.digest import ContentDigest
 from synthshards.errors import DataError, HealWarning, SynthshardsError, UsageError, VersionError, nearest
 from synthshards.formats.base import empty_batch
+from synthshards.kernels.buffers import Buffers
 from synthshards.pipelines.plan import plan_of
 from synthshards.pipelines.shard import make_shard, thread_buffers
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
-from synthshards.tasks.task import Buffers, Task
+from synthshards.tasks.task import Task
 
 #: What to do about a shard whose file is absent, damaged or out of reach.
 HEAL = ("regenerate", "raise", "rewrite")

@@ -7,7 +7,7 @@ so it is given the rows' addresses; `RowRefs` holds the blocks meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -15,11 +15,25 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from synthshards.kernels.arrays import I64, U64
 from synthshards.kernels.jit import helper, kernel
 from synthshards.ragged import RaggedBatch
 
 #: Bytes of a cache line.
 _LINE = np.uint64(64)
+
+
+class RowTable(NamedTuple):
+    """Rows and where they lie, as kernels take them: arrays of one shape, [rows] or [lanes, rows].
+
+    length: int64, tokens; indices: int64, global indices; ids, mask: uint64, addresses of its first id (uint16 or
+    uint32) and of its first byte of the mask.
+    """
+
+    length: I64
+    indices: I64
+    ids: U64
+    mask: U64
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -48,14 +62,19 @@ def prefetch(typingctx: Any, address: Any) -> Any:
 
 
 @helper
-def array_at(address: Any, size: Any, dtype: Any) -> Any:
+def array_at(address: np.uint64, size: int, dtype: Any) -> Any:
     """The 1-D array of `size` elements that lies at an address."""
     return carray(_pointer(address), size, dtype)
 
 
 @helper
-def fetch_row(ids: Any, mask: Any, skip: Any, count: Any, size: Any) -> None:
-    """Ask memory for tokens skip .. skip+count−1 of a row: those of a shuffle lie where no processor foresees them."""
+def fetch_row(ids: int | np.uint64, mask: int | np.uint64, skip: int, count: int, size: np.uint64) -> None:
+    """Ask memory for tokens skip .. skip+count−1 of a row: those of a shuffle lie where no processor foresees them.
+
+    Args:
+        ids, mask: addresses of the row's first id and of its first byte of the mask.
+        size: bytes of an id.
+    """
     at = np.uint64(ids) + np.uint64(skip) * size
     end = at + np.uint64(count) * size
     while at < end:
@@ -69,7 +88,10 @@ def fetch_row(ids: Any, mask: Any, skip: Any, count: Any, size: Any) -> None:
 
 
 @kernel
-def _locate(addresses: Any, part: Any, row: Any, size: Any, ids: Any, mask: Any, length: Any) -> None:
+def _locate(addresses: U64, part: I64, row: I64, size: np.uint64, table: RowTable) -> None:
+    """Fill all of `table` but its indices: row i is row row[i] of the block whose `Block.addresses` are
+    addresses[part[i]]; an id has `size` bytes."""
+    ids, mask, length = table.ids, table.mask, table.length
     for i in range(part.size):
         block = addresses[part[i]]
         offsets = array_at(block[2], row[i] + 2, np.int64)
@@ -100,8 +122,7 @@ class RowRefs:
         index: int64 [n]: each row's global index.
         blocks: what holds them (ids of one dtype).
         part, row: int64 [n]: row i is row `row[i]` of `blocks[part[i]]`.
-        ids, mask: uint64 [n]: where each row's ids and mask lie.
-        length: int64 [n]: tokens of each row.
+        table: the rows as kernels take them, `length` its int64 [n]: tokens of each row.
         like: an empty array of the ids' dtype, for kernels.
     """
 
@@ -111,9 +132,10 @@ class RowRefs:
         dtype = blocks[0].dtype if blocks else np.dtype(np.uint16)
         assert all(block.dtype == dtype for block in blocks), "one width of ids"
         self.like = np.empty(0, dtype)
-        self.ids, self.mask = np.empty(len(index), np.uint64), np.empty(len(index), np.uint64)
         self.length = np.empty(len(index), np.int64)
-        _locate(addresses, part, row, np.uint64(dtype.itemsize), self.ids, self.mask, self.length)
+        ids, mask = np.empty(len(index), np.uint64), np.empty(len(index), np.uint64)
+        self.table = RowTable(self.length, self.index, ids, mask)
+        _locate(addresses, part, row, np.uint64(dtype.itemsize), self.table)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -11,10 +11,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from synthshards.dataset.stored import StoredDataset
-from synthshards.kernels.buffers import Pool
+from synthshards.kernels.arrays import I64
+from synthshards.kernels.buffers import Buffers, Pool
 from synthshards.kernels.jit import kernel
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch, concat
-from synthshards.tasks.task import Buffers, Task
+from synthshards.tasks.task import Task
 
 from ..shards.reader import Shards
 from .row_refs import Block, RowRefs
@@ -26,8 +27,12 @@ Convert: TypeAlias = Callable[[RaggedBatch], RaggedBatch]
 
 
 @kernel
-def _blocks_of(indices: Any, numbers: Any, part: Any, row: Any) -> Any:
-    """In which blocks rows lie: row i is row row[i] of block numbers[part[i]]; returns how many blocks there are."""
+def _blocks_of(indices: I64, numbers: I64, part: I64, row: I64) -> int:
+    """In which blocks rows lie: row i is row row[i] of block numbers[part[i]]; returns how many blocks there are.
+
+    Args:
+        indices: [rows]; numbers, part, row: out, [rows].
+    """
     count, last = 0, 0
     for i in range(indices.size):
         number = indices[i] // BLOCK_ROWS

@@ -15,8 +15,9 @@ from synthshards.digest import ContentDigest, sha256_of
 from synthshards.errors import DataError
 from synthshards.formats import FORMATS
 from synthshards.formats.base import Format
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
-from synthshards.tasks.task import Buffers, Task
+from synthshards.tasks.task import Task
 
 from ..shard import batch_counts, batches
 from . import pyarrow_parquet

@@ -145,7 +145,7 @@ def mano(p: Any) -> Draw:
 
 def lano(p: Any) -> Draw:
     """Bare sentences of the grammar of `p` (`framing` is not for it)."""
-    grammar = p.world()
+    grammar = p.make_grammar()
 
     def expand(rng: random.Random, symbol: int) -> list[int]:
         if symbol not in grammar.rules:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ..kernels.arrays import U8, U16
 from ..kernels.jit import kernel
 
 _ONE, _8, _BYTE = np.uint64(1), np.uint64(8), np.uint64(0xFF)
@@ -17,8 +16,8 @@ def pack_bits(values: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def pack(codes: Any, bits: Any, out: Any) -> int:
-    """Pack numbers below 2^bits (a multiple of eight of them) into `out` (uint8), the first in the lowest bits.
+def pack(codes: U16, bits: np.uint64, out: U8) -> int:
+    """Pack numbers below 2^bits (a multiple of eight of them) into `out`, the first in the lowest bits.
 
     Returns the bytes used. `out` may be the memory of `codes`.
     """
@@ -35,8 +34,8 @@ def pack(codes: Any, bits: Any, out: Any) -> int:
 
 
 @kernel
-def unpack(packed: Any, bits: Any, out: Any) -> None:
-    """The inverse: fills `out` (uint16) as far as `packed` (uint8) reaches."""
+def unpack(packed: U8, bits: np.uint64, out: U16) -> None:
+    """The inverse: fills `out` as far as `packed` reaches."""
     held, have, at = np.uint64(0), np.uint64(0), 0
     mask = (_ONE << bits) - _ONE
     for i in range(len(out)):
@@ -50,8 +49,8 @@ def unpack(packed: Any, bits: Any, out: Any) -> None:
 
 
 @kernel
-def unpack_bits(packed: Any, skip: Any, out: Any) -> None:
-    """Fill `out` (uint8) with the bits of `packed` (uint8) from bit `skip` (0..7) on, the first the lowest.
+def unpack_bits(packed: U8, skip: int, out: U8) -> None:
+    """Fill `out` with the bits of `packed` from bit `skip` (0..7) on, the first the lowest.
 
     Twice as fast as NumPy's, and into memory that is there (measured).
     """

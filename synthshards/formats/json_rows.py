@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.json
 
 from ..errors import DataError
-from ..kernels.bytes_ import copy_bytes
+from ..kernels.arrays import I64, U8
+from ..kernels.copying import copy_bytes
 from ..kernels.jit import kernel
 from ..ragged import Column, offsets_of
 from .arrow_columns import arrow_schema, to_batch
@@ -20,15 +21,15 @@ _WIDEST = 21  # bytes of the longest int64 and a comma
 
 
 @kernel
-def _integers(out: np.ndarray, ends: np.ndarray, key: np.ndarray, values: np.ndarray, offsets: np.ndarray) -> None:
+def _integers(out: U8, ends: I64, key: U8, values: I64, offsets: I64) -> None:
     """Append `key` and an integer, or with offsets a list of them, to each row's text.
 
     Args:
-        out: uint8; row r's text so far ends before out[ends[r]].
-        ends: int64 [rows], moved on.
-        key: uint8, what stands before the value.
-        values: int64.
-        offsets: int64 [rows + 1], or empty for scalars.
+        out: row r's text so far ends before out[ends[r]].
+        ends: [rows], moved on.
+        key: what stands before the value.
+        values: [values].
+        offsets: [rows + 1], or empty for scalars.
     """
     lists = len(offsets) > 0
     for row in range(len(ends)):
@@ -65,10 +66,8 @@ def _integers(out: np.ndarray, ends: np.ndarray, key: np.ndarray, values: np.nda
 
 
 @kernel
-def _texts(
-    out: np.ndarray, ends: np.ndarray, key: np.ndarray, data: np.ndarray, offsets: np.ndarray, after: np.ndarray
-) -> None:
-    """Append `key`, the row's bytes of `data` and `after` (all uint8) to each row's text, as `_integers` does."""
+def _texts(out: U8, ends: I64, key: U8, data: U8, offsets: I64, after: U8) -> None:
+    """Append `key`, the row's bytes of `data` and `after` to each row's text, as `_integers` does."""
     for row in range(len(ends)):
         at = ends[row]
         copy_bytes(out, at, key, 0, len(key))

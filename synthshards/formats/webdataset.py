@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
+from ..kernels.arrays import I64, U8
 from ..kernels.buffers import Pool
-from ..kernels.bytes_ import copy_bytes, equal_bytes
+from ..kernels.copying import copy_bytes, equal_bytes
 from ..kernels.jit import helper, kernel
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, offsets_of
 from . import json_rows
@@ -36,17 +37,17 @@ _MAX_ROWS = 10**12  # keys have 12 digits
 class _Layout(NamedTuple):
     """The members of a row, in order: what each has in common over all rows (M members).
 
-    headers: uint8 [M, 512], the tar header for key 0 and size 0; checksums: int64 [M], the sum that stands in it.
-    npys: uint8 [M, 128], the .npy header of an empty array; npy_sizes: int64 [M], its length, 0 where there is none;
-    shapes: int64 [M], where in it the array's length stands; itemsizes: int64 [M].
+    headers: [M, 512], the tar header for key 0 and size 0; checksums: [M], the sum that stands in it.
+    npys: [M, 128], the .npy header of an empty array; npy_sizes: [M], its length, 0 where there is none;
+    shapes: [M], where in it the array's length stands; itemsizes: [M].
     """
 
-    headers: np.ndarray
-    checksums: np.ndarray
-    npys: np.ndarray
-    npy_sizes: np.ndarray
-    shapes: np.ndarray
-    itemsizes: np.ndarray
+    headers: U8
+    checksums: I64
+    npys: U8
+    npy_sizes: I64
+    shapes: I64
+    itemsizes: I64
 
 
 def _stored_apart(columns: Mapping[str, str]) -> dict[str, str]:
@@ -75,7 +76,7 @@ def _layout(columns: Mapping[str, str]) -> _Layout:
 
 
 @helper
-def _digits(out: np.ndarray, at: int, value: int, base: int, count: int) -> int:
+def _digits(out: U8, at: int, value: int, base: int, count: int) -> int:
     """Write `count` digits of `value` at out[at]; return their sum."""
     total = 0
     for place in range(at + count - 1, at - 1, -1):
@@ -87,7 +88,7 @@ def _digits(out: np.ndarray, at: int, value: int, base: int, count: int) -> int:
 
 
 @helper
-def _heads(out: np.ndarray, at: int, layout: _Layout, member: int, key: int, size: int) -> None:
+def _heads(out: U8, at: int, layout: _Layout, member: int, key: int, size: int) -> None:
     """Write what stands before a member's content at out[at]: its tar header, and its .npy header if it has one."""
     copy_bytes(out, at, layout.headers[member], 0, 512)
     checksum = layout.checksums[member]
@@ -110,18 +111,14 @@ def _heads(out: np.ndarray, at: int, layout: _Layout, member: int, key: int, siz
 
 
 @kernel
-def _put(
-    out: np.ndarray, places: np.ndarray, sizes: np.ndarray, first: int, layout: _Layout, member: int, data: np.ndarray,
-    starts: np.ndarray,
-) -> None:  # fmt: skip
+def _put(out: U8, places: I64, sizes: I64, first: int, layout: _Layout, member: int, data: U8, starts: I64) -> None:
     """Write one member of every row.
 
     Args:
-        out: uint8.
-        places: int64 [rows], where in `out` each begins.
-        sizes: int64 [rows], bytes of each one's content, the .npy header included.
+        places: [rows], where in `out` each begins.
+        sizes: [rows], bytes of each one's content, the .npy header included.
         first: key of the first row.
-        data: uint8; starts: int64 [rows], where in it each content begins, the .npy header left out.
+        starts: [rows], where in `data` each content begins, the .npy header left out.
     """
     npy_size = layout.npy_sizes[member]
     for row in range(len(places)):
@@ -183,15 +180,13 @@ def _global_header(metadata: Mapping[str, str]) -> bytes:
 
 
 @kernel
-def _walk(
-    data: np.ndarray, at: int, layout: _Layout, places: np.ndarray, sizes: np.ndarray, scratch: np.ndarray
-) -> tuple[int, int]:
+def _walk(data: U8, at: int, layout: _Layout, places: I64, sizes: I64, scratch: U8) -> tuple[int, int]:
     """Find all members, and compare each one's headers with what the writer writes.
 
     Args:
-        data: uint8, the archive; at: where the first member begins.
-        places, sizes: int64 [rows or more, M], filled: where each member begins and how large its content is.
-        scratch: uint8 [640].
+        data: the archive; at: where the first member begins.
+        places, sizes: [rows or more, M], filled: where each member begins and how large its content is.
+        scratch: [640].
 
     Returns:
         the number of rows, and the byte at which something is wrong, or -1.
@@ -231,7 +226,7 @@ def _walk(
 
 
 @kernel
-def _gather(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, separator: int, out: np.ndarray) -> None:
+def _gather(data: U8, starts: I64, sizes: I64, separator: int, out: U8) -> None:
     """Copy sizes[r] bytes from data[starts[r]] for every row to `out`, end to end, `separator` after each unless -1."""
     at = 0
     for row in range(len(starts)):

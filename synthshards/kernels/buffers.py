@@ -1,8 +1,8 @@
-"""Memory for arrays, used again once nothing holds an array that was cut from it.
+"""Memory that is used again: pages fresh from the system cost more than filling them with rows.
 
-Pages fresh from the system cost more than filling them with rows. So whoever makes batch after batch takes memory from
-a pool; nobody has to give it back, and nothing that is still looked at is ever written over. (An array cut from a
-buffer holds a reference to it, and so does whatever shares that array's memory: views, tensors, Arrow arrays.)
+`Buffers` are one caller's own arrays, written over with every batch. From a `Pool` anybody takes memory; nobody has to
+give it back, and nothing that is still looked at is ever written over. (An array cut from a buffer holds a reference to
+it, and so does whatever shares that array's memory: views, tensors, Arrow arrays.)
 """
 
 from __future__ import annotations
@@ -11,6 +11,23 @@ import sys
 from typing import Any
 
 import numpy as np
+
+
+class Buffers:
+    """Arrays that one caller uses again for every batch, because fresh pages cost a tenth of the time and more.
+
+    A batch generated into buffers is valid until the next batch is generated into them.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, size: int, dtype: Any) -> np.ndarray:
+        """An uninitialised 1-D array of at least `size` elements of `dtype`."""
+        held = self._arrays.get(name)
+        if held is None or held.size < size or held.dtype != np.dtype(dtype):
+            held = self._arrays[name] = np.empty(size + size // 4, dtype)
+        return held
 
 
 class Pool:

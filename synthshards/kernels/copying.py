@@ -1,26 +1,29 @@
-"""Copies of a fixed width inside kernels: no loop, no branch, two or four instructions.
+"""Copying and comparing bytes inside kernels, at the speed of memory.
 
-Texts are put together from short pieces whose lengths nobody can predict. Copying 32 or 64 bytes each time, and moving
-the cursor by the piece's own length, is faster than any loop over the length. Whoever copies so must leave that much
-room behind the last piece, in the source and in the target.
+`copy_bytes` and `equal_bytes` are for pieces of any length. `copy32` and `copy64` have no loop and no branch, two or
+four instructions: texts are put together from short pieces whose lengths nobody can predict, and copying a fixed width
+each time, and moving the cursor by the piece's own length, is faster than any loop over the length. Whoever copies so
+must leave that much room behind the last piece, in the source and in the target.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import JIT_DISABLED
+from .arrays import U8
+from .jit import JIT_DISABLED, helper
 
 if JIT_DISABLED:
 
-    def copy32(out: Any, at: Any, data: Any, start: Any) -> None:
+    def copy32(out: U8, at: int | np.int64, data: U8, start: int | np.int64) -> None:
         """out[at:at+32] = data[start:start+32], of uint8 arrays that do not overlap; nothing is checked."""
         out[at : at + 32] = data[start : start + 32]
 
-    def copy64(out: Any, at: Any, data: Any, start: Any) -> None:
+    def copy64(out: U8, at: int | np.int64, data: U8, start: int | np.int64) -> None:
         """out[at:at+64] = data[start:start+64], of uint8 arrays that do not overlap; nothing is checked."""
         out[at : at + 64] = data[start : start + 64]
 
@@ -48,3 +51,25 @@ else:
 
     copy32 = intrinsic(_copy(32))
     copy64 = intrinsic(_copy(64))
+
+
+@helper
+def copy_bytes(out: U8, at: int, data: U8, start: int, count: int) -> None:
+    """out[at:at+count] = data[start:start+count], of uint8 arrays.
+
+    The loop runs from 0 over views: Numba lets an index such as at + i be negative, and then uses no wide registers
+    (7 times as slow here). Assigning the slices is right but asks first whether they overlap.
+    """
+    target, source = out[at : at + count], data[start : start + count]
+    for i in range(count):
+        target[i] = source[i]
+
+
+@helper
+def equal_bytes(some: U8, data: U8, at: int, count: int) -> bool:
+    """Whether some[:count] is data[at:at+count], of uint8 arrays. No early exit, for the same reason."""
+    other = data[at : at + count]
+    differences = 0
+    for i in range(count):
+        differences += some[i] != other[i]
+    return differences == 0

@@ -20,10 +20,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 from numba.core import caching
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
 
@@ -157,18 +159,18 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def kernel(fn: Callable[..., Any]) -> Any:
+def kernel(fn: _Function) -> _Function:
     """Compile `fn` with Numba: GIL released, cached, integer division without Python's zero checks."""
     if JIT_DISABLED:
         return fn
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(fn)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(fn)
     with contextlib.suppress(OSError, RuntimeError):  # nowhere to cache: compile in every process
         dispatcher._cache = _KernelCache(fn)
-    return dispatcher
+    return dispatcher  # type: ignore[no-any-return]
 
 
-def helper(fn: Callable[..., Any]) -> Any:
+def helper(fn: _Function) -> _Function:
     """Compile `fn` to be inlined into the kernels that call it. Never cached on its own."""
     if JIT_DISABLED:
         return fn
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(fn)
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(fn)  # type: ignore[no-any-return]

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
+from .arrays import U64
 from .jit import helper
-from .rng import mulhi, next_word, stream, words
+from .rng import Key, mulhi, next_word, stream, words
 
 ROUNDS = 6
 _GOLDEN, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -32,6 +33,8 @@ _MASK = (1 << 64) - 1
 _G, _A, _B = np.uint64(_GOLDEN), np.uint64(_M1), np.uint64(_M2)
 _27, _30, _31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _1 = np.uint64(1)
+
+RoundKeys: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]
 
 
 def sides(n: int) -> tuple[int, int]:
@@ -60,13 +63,13 @@ def permuted(x: int, n: int, keys: Sequence[int]) -> int:
             return x
 
 
-def round_keys_of(key: np.ndarray, index: int) -> list[int]:
+def round_keys_of(key: U64, index: int) -> list[int]:
     """The first six words of stream `index` under `key`, as integers."""
     return [int(word) for word in words(key, np.uint64(index), ROUNDS)]
 
 
 @helper
-def round_keys(key: Any, index: Any) -> Any:
+def round_keys(key: Key, index: np.uint64) -> RoundKeys:
     """The first six words of stream `index` (uint64) under `key`, as a tuple that stays in registers."""
     s = stream(key, index)
     s, k0 = next_word(s)
@@ -79,7 +82,7 @@ def round_keys(key: Any, index: Any) -> Any:
 
 
 @helper
-def _step(u: Any, k: Any, y: Any, m: Any) -> Any:
+def _step(u: np.uint64, k: np.uint64, y: np.uint64, m: np.uint64) -> np.uint64:
     """(u + h(k, y, m)) mod m, for u < m."""
     z = k + (y + _1) * _G
     z = (z ^ (z >> _30)) * _A
@@ -89,8 +92,8 @@ def _step(u: Any, k: Any, y: Any, m: Any) -> Any:
 
 
 @helper
-def permute(x: Any, n: Any, a: Any, b: Any, keys: Any) -> Any:
-    """`permuted` inside kernels; all numbers uint64, a and b those of `sides`, keys a tuple of six."""
+def permute(x: np.uint64, n: np.uint64, a: np.uint64, b: np.uint64, keys: RoundKeys) -> np.uint64:
+    """`permuted` inside kernels; a and b are those of `sides`."""
     k0, k1, k2, k3, k4, k5 = keys
     while True:
         u = x // b

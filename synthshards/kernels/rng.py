@@ -9,23 +9,26 @@ A bounded number is drawn by Lemire's method (ACM TOMACS 2019) in its batched fo
 one word gives several numbers with ranges n1, n2, …: they are the digits, most significant first, of one unbiased
 number below P = n1·n2·… in that mixed radix.
 
-Kernel helpers carry the generator's state as a tuple of four uint64, which the compiler keeps in registers.
+Kernel helpers carry the generator's state as a tuple of four uint64, which the compiler keeps in registers. Every
+number they take is a uint64; a key is uint64 [2 or more], of which the first two count (or a tuple of two).
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
 from ..errors import UsageError
+from .arrays import U64
 from .jit import JIT_DISABLED, helper, kernel
 
-State = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
+State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
+Key: TypeAlias = U64 | tuple[np.uint64, np.uint64]
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -36,7 +39,7 @@ _17, _19, _23, _41, _45 = np.uint64(17), np.uint64(19), np.uint64(23), np.uint64
 
 if JIT_DISABLED:
 
-    def mulhi(a: Any, b: Any) -> Any:
+    def mulhi(a: np.uint64, b: np.uint64) -> np.uint64:
         """High 64 bits of the 128-bit product of two uint64."""
         return np.uint64((int(a) * int(b)) >> 64)
 
@@ -57,7 +60,7 @@ else:
 
 
 @helper
-def philox(k0: Any, k1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> Any:
+def philox(k0: np.uint64, k1: np.uint64, c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64) -> State:
     """Philox4x32-10: four 32-bit words (each in a uint64) for a two-word key and a four-word counter."""
     for _ in range(10):
         p0 = _M0 * c0
@@ -69,7 +72,7 @@ def philox(k0: Any, k1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> Any:
 
 
 @helper
-def stream(key: Any, index: Any) -> Any:
+def stream(key: Key, index: np.uint64) -> State:
     """Start state of sample `index` (uint64 below 2^63) under `key` (two uint64): Philox blocks 2·index, 2·index + 1.
 
     Philox is a bijection of its counter, so the two blocks differ and the state is never all zero.
@@ -84,7 +87,7 @@ def stream(key: Any, index: Any) -> Any:
 
 
 @helper
-def next_word(s: Any) -> Any:
+def next_word(s: State) -> tuple[State, np.uint64]:
     """One step of xoshiro256++: (new state, 64-bit word)."""
     s0, s1, s2, s3 = s
     mixed = s0 + s3
@@ -100,7 +103,7 @@ def next_word(s: Any) -> Any:
 
 
 @helper
-def word_for(s: Any, product: Any) -> Any:
+def word_for(s: State, product: np.uint64) -> tuple[State, np.uint64]:
     """A word from which numbers can be drawn without bias whose ranges multiply to `product` (uint64 ≥ 1).
 
     The word x is accepted when x·product mod 2^64 ≥ 2^64 mod product. Then, for each range n in turn, the number is
@@ -115,14 +118,14 @@ def word_for(s: Any, product: Any) -> Any:
 
 
 @helper
-def below(s: Any, n: Any) -> Any:
+def below(s: State, n: np.uint64) -> tuple[State, np.uint64]:
     """One unbiased number in 0..n-1 (n: uint64 ≥ 1): (new state, number as uint64)."""
     s, x = word_for(s, n)
     return s, mulhi(x, n)
 
 
 @kernel
-def words(key: Any, index: Any, count: int) -> Any:
+def words(key: U64, index: np.uint64, count: int) -> U64:
     """The first `count` 64-bit words of sample `index`, as a uint64 array: what docs/randomness.md defines."""
     out = np.empty(count, np.uint64)
     s = stream(key, index)
@@ -131,12 +134,12 @@ def words(key: Any, index: Any, count: int) -> Any:
     return out
 
 
-def key_of(digest: bytes) -> np.ndarray:
+def key_of(digest: bytes) -> U64:
     """The stream key of a sha256 digest: its first 16 bytes as two little-endian uint64."""
     return np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
 
 
-def key_from_rng(rng: int | np.integer[Any] | random.Random | np.random.Generator) -> np.ndarray:
+def key_from_rng(rng: int | np.integer[Any] | random.Random | np.random.Generator) -> U64:
     """A key drawn from a caller's generator, in a domain of its own (never the stream of any dataset).
 
     Args:

@@ -1,1 +1,1 @@
-"""One task, one file: parameters, kernel, checker, decoder and presets. `synthshards.catalog` lists them."""
+"""One task, one file or folder: parameters, kernel, checker, decoder and presets. `synthshards.catalog` lists them."""

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec import Meta
 
 from ..errors import UsageError
+from ..kernels.arrays import U16, U64
+from ..kernels.buffers import Buffers
 from ..kernels.jit import kernel
 from ..kernels.rng import mulhi, stream, word_for
 from ..params import TaskParams
 from ..ragged import Column, RaggedBatch, offsets_of
-from .node_counts import draw_size, size_law
-from .node_names import check_words, draw_words, law_args, put_rest, put_word, word_law
-from .task import BrokenLaw, Buffers, Preset, Task, check_mask, integers, token_rows
+from .node_counts import SizeLaw, draw_size, size_law
+from .node_names import WordLaw, check_words, draw_words, put_rest, put_word, word_law
+from .task import BrokenLaw, Preset, Task, TokenRows, check_mask, integers, token_rows
 
 Word: TypeAlias = tuple[int, ...]
 _1 = np.uint64(1)
@@ -89,24 +91,51 @@ class DepoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return sorted(powers | {self.K} | ({24} if self.K == 32 else set()))
 
 
+class _Facts(NamedTuple):
+    """Facts of rows: n and queries [rows]; ks [rows * min(N, M)], the rows' end to end."""
+
+    n: U16
+    queries: U16
+    ks: U16
+
+
+class _Law(NamedTuple):
+    """What the parameters say to the kernel; hops are `DepoParams.hops`."""
+
+    hops: U16
+    N: int
+    M: int
+    max_tlen: int
+    qa: bool
+    separator: bool
+    bos: int
+    sep: int
+    query_base: int
+    ans: int
+
+
 @kernel
 def _fill(
-    key: Any, indices: Any, first: Any, ids: Any, mask: Any, offsets: Any, n_out: Any, queries_out: Any, ks_out: Any,
-    hops: Any, thresholds: Any, guide: Any, law: Any, slot_word: Any, table: Any, table_lengths: Any, cells: Any,
-    N: Any, M: Any, max_tlen: Any, qa: Any, separator: Any, special: Any,
-) -> Any:  # fmt: skip
+    key: U64, indices: U64, first: int, out: TokenRows, facts: _Facts, sizes: SizeLaw, words: WordLaw, law: _Law
+) -> int:
     """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
 
     The order of draws is part of the law's version: size, words, edge order, then for each query its node and k.
+
+    Args:
+        key: [2 or more]; indices: [rows].
     """
-    bos, sep, query_base, ans = special
-    width = table.shape[1]
+    hops, N, M, max_tlen, qa, separator, bos, sep, query_base, ans = law
+    ids, mask, offsets = out
+    n_out, queries_out, ks_out = facts
+    width = words.spelling.shape[1]
     node_row = np.empty(N + 1, np.uint32)
     order = np.empty(N, np.uint32)
-    spelling, lengths = table, table_lengths
-    if slot_word.size == 0:
+    spelling, lengths = words.spelling, words.lengths
+    if words.slot_word.size == 0:
         spelling, lengths = np.zeros((N, width), ids.dtype), np.empty(N, np.uint8)
-    seen = np.empty(1 if slot_word.size else cells, np.uint64)
+    cells = np.int64(words.hash_mask) + 1
+    seen = np.empty(1 if words.slot_word.size else cells, np.uint64)
     stamps = np.zeros(cells, np.uint32)
     extra = 1 if separator else 0
     choices = np.uint64(hops.size)
@@ -116,13 +145,13 @@ def _fill(
     at = offsets[first]
     for r in range(first, indices.size):
         s = stream(key, indices[r])
-        s, n = draw_size(s, thresholds, guide)
+        s, n = draw_size(s, sizes)
         if qa:
             n = N
         queries = min(n, M)
         if at + 1 + n * (extra + 2 * max_tlen) + queries * 2 * (1 + max_tlen) + width > ids.size:
             return r
-        s = draw_words(s, n, law, node_row, slot_word, spelling, lengths, seen, stamps, np.uint32(r - first + 1))
+        s = draw_words(s, n, words, node_row, spelling, lengths, stamps, seen, np.uint32(r - first + 1))
         node_row[n] = node_row[0]  # the cycle closes
 
         start = at
@@ -224,34 +253,29 @@ class DepoTask(Task):
             "ks": "list<uint16>",
         }
 
-    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
+    def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
         p = self.params
-        law = word_law(p.N, p.mini_vocab, p.min_tlen, p.max_tlen, self._id_dtype)
-        thresholds, guide = size_law(p.N)
-        hops = np.array(p.hops(), np.uint16)
-        rows = len(indices)
-        n = np.empty(rows, np.uint16)
-        ks = np.empty(rows * min(p.N, p.M), np.uint16)
-        queries = np.empty(rows, np.uint16)
-        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + min(p.N, p.M) * 2 * (1 + p.max_tlen) + law.width
+        words = word_law(p.N, p.mini_vocab, p.min_tlen, p.max_tlen, self._id_dtype)
+        law = _Law(
+            np.array(p.hops(), np.uint16), p.N, p.M, p.max_tlen, p.qa, p.separator,
+            p.bos_token_id, p.separator_token_id, p.query_token_base, p.answer_token_id,
+        )  # fmt: skip
+        rows, most = len(indices), min(p.N, p.M)
+        facts = _Facts(*(np.empty(size, np.uint16) for size in (rows, rows, rows * most)))
+        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + most * 2 * (1 + p.max_tlen) + words.spelling.shape[1]
 
-        def fill(first: int, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray) -> int:
-            done: int = _fill(
-                key, indices, first, ids, mask, offsets, n, queries, ks, hops, thresholds, guide,
-                law_args(law), law.slot_word, law.spelling, law.lengths, 1 << law.hash_bits,
-                p.N, p.M, p.max_tlen, p.qa, p.separator,
-                (p.bos_token_id, p.separator_token_id, p.query_token_base, p.answer_token_id),
-            )  # fmt: skip
-            return done
+        def fill(first: int, out: TokenRows) -> int:
+            return _fill(key, indices, first, out, facts, size_law(p.N), words, law)
 
         ids, mask, offsets = token_rows(fill, self._id_dtype, rows, self._mean_length(), longest, buffers)
+        ends = offsets_of(facts.queries)
         return RaggedBatch(
             {
                 "input_ids": Column(self.columns["input_ids"], ids, offsets),
                 "loss_mask": Column("list<bool>", mask, offsets),
-                "n": Column("uint16", n),
-                "queries": Column("uint16", queries),
-                "ks": Column("list<uint16>", ks[: int(queries.sum(dtype=np.int64))], offsets_of(queries)),
+                "n": Column("uint16", facts.n),
+                "queries": Column("uint16", facts.queries),
+                "ks": Column("list<uint16>", facts.ks[: int(ends[-1])], ends),
             }
         )
 

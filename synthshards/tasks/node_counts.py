@@ -7,19 +7,27 @@ from __future__ import annotations
 
 from functools import cache
 from math import isqrt
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.arrays import I64, U64
 from ..kernels.jit import helper
-from ..kernels.rng import next_word
+from ..kernels.rng import State, next_word
 
 _56 = np.uint64(56)
 
 
+class SizeLaw(NamedTuple):
+    """Thresholds [N - 3] of the law, and a guide [256] into them by a word's top byte: see `size_law`."""
+
+    thresholds: U64
+    guide: I64
+
+
 @cache
-def size_law(N: int) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds uint64 [N - 3] of the law, and a guide int64 [256] into them by a word's top byte.
+def size_law(N: int) -> SizeLaw:
+    """The law as kernels take it.
 
     With r = isqrt(N·2^128) (that is √N·2^64), weight w(n) = 2^160 // (n·2^64 + r) and W the sum of all weights,
     threshold j is (w(3) + … + w(3 + j))·2^64 // W for j = 0..N-4. A 64-bit word x gives n = 3 + the number of
@@ -34,12 +42,13 @@ def size_law(N: int) -> tuple[np.ndarray, np.ndarray]:
         thresholds.append((running << 64) // total)
     table = np.array(thresholds, dtype=np.uint64)
     starts = np.arange(256, dtype=np.uint64) << _56
-    return table, np.searchsorted(table, starts, side="right").astype(np.int64)
+    return SizeLaw(table, np.searchsorted(table, starts, side="right").astype(np.int64))
 
 
 @helper
-def draw_size(s: Any, thresholds: Any, guide: Any) -> Any:
-    """One draw of n from a `size_law`: (new state, n as int64)."""
+def draw_size(s: State, law: SizeLaw) -> tuple[State, int]:
+    """One draw of n: (new state, n)."""
+    thresholds, guide = law.thresholds, law.guide
     s, x = next_word(s)
     j = guide[np.int64(x >> _56)]
     while j < thresholds.size and thresholds[j] <= x:

@@ -11,15 +11,15 @@ significant digit first, L digits) gives the tokens, each digit plus 1. Where S 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..errors import UsageError
+from ..kernels.arrays import U8, U32, U64, Ids
 from ..kernels.jit import helper, kernel
-from ..kernels.rng import mulhi, word_for
+from ..kernels.rng import State, mulhi, word_for
 
 #: Largest number of slots: they must be drawn from one 64-bit word.
 MAX_SLOTS = 1 << 62
@@ -29,6 +29,8 @@ _TABLE_SLOTS = 1 << 16
 _GROUP_PRODUCT = 1 << 52
 
 _0, _1, _2, _3, _4, _5, _6, _7 = (np.uint64(i) for i in range(8))
+#: An index in kernels: signed or not.
+_Index: TypeAlias = int | np.uint64
 
 
 def check_words(where: str, N: int, V: int, shortest: int, longest: int) -> None:
@@ -51,19 +53,18 @@ def check_words(where: str, N: int, V: int, shortest: int, longest: int) -> None
         )
 
 
-@dataclass(frozen=True, eq=False)
-class WordLaw:
-    """What the kernels need to draw words. All fields are kernel arguments.
+class WordLaw(NamedTuple):
+    """What kernels need to draw words.
 
     Attributes:
         slots: S.
         group: slots drawn from one 64-bit word, and `product` = S^group.
         power: V^max_tlen; `V`, `shortest`, `longest` as in the law.
-        slot_word: uint32 [S], slot → row of `spelling`; empty without a table.
-        width: max_tlen rounded up to a multiple of 8, so that words can be copied eight tokens at a time.
-        spelling: ids [words, width], left-aligned, zero-padded; shape [0, width] without a table.
-        lengths: uint8 [words].
-        hash_bits: log2 of the cells in which repeats are found; `hash_factor`, `hash_shift` map a word to its cell.
+        hash_factor, hash_shift, hash_mask: map a word to one of hash_mask + 1 cells, in which repeats are found.
+        slot_word: [S], slot → row of `spelling`; empty without a table.
+        spelling: [words, width], left-aligned, zero-padded; [0, width] without a table. The width is max_tlen rounded
+            up to a multiple of 8, so that words can be copied eight tokens at a time.
+        lengths: [words].
     """
 
     slots: np.uint64
@@ -73,13 +74,12 @@ class WordLaw:
     V: np.uint64
     shortest: int
     longest: int
-    slot_word: np.ndarray
-    width: int
-    spelling: np.ndarray
-    lengths: np.ndarray
-    hash_bits: int
     hash_factor: np.uint64
     hash_shift: np.uint64
+    hash_mask: np.uint64
+    slot_word: U32
+    spelling: Ids
+    lengths: U8
 
 
 @cache
@@ -109,18 +109,19 @@ def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> WordLaw
         V=np.uint64(V),
         shortest=shortest,
         longest=longest,
-        slot_word=slot_word,
-        width=width,
-        spelling=spelling,
-        lengths=lengths,
-        hash_bits=hash_bits,
         hash_factor=np.uint64(factor),
         hash_shift=np.uint64(shift),
+        hash_mask=np.uint64((1 << hash_bits) - 1),
+        slot_word=slot_word,
+        spelling=spelling,
+        lengths=lengths,
     )
 
 
 @helper
-def spell(slot: Any, power: Any, V: Any, shortest: Any, longest: Any, tokens: Any, row: Any) -> Any:
+def spell(
+    slot: np.uint64, power: np.uint64, V: np.uint64, shortest: int, longest: int, tokens: Ids, row: int
+) -> tuple[np.int64, np.uint64]:
     """Write the word of `slot` to tokens[row, :] and return (its length, its number among words of that length)."""
     length = shortest + np.int64(slot // power)
     number = slot % power
@@ -135,7 +136,8 @@ def spell(slot: Any, power: Any, V: Any, shortest: Any, longest: Any, tokens: An
 
 
 @kernel
-def _fill_table(V: Any, shortest: Any, longest: Any, slot_word: Any, spelling: Any, lengths: Any) -> None:
+def _fill_table(V: np.uint64, shortest: int, longest: int, slot_word: U32, spelling: Ids, lengths: U8) -> None:
+    """Fill the tables of a `WordLaw`."""
     power = _1
     for _ in range(longest):
         power *= V
@@ -158,24 +160,21 @@ def _fill_table(V: Any, shortest: Any, longest: Any, slot_word: Any, spelling: A
 
 @helper
 def draw_words(
-    s: Any,
-    n: Any,
-    law: Any,
-    node_row: Any,
-    slot_word: Any,
-    scratch: Any,
-    scratch_length: Any,
-    seen: Any,
-    stamps: Any,
-    stamp: Any,
-) -> Any:
-    """Draw n distinct words; node i's spelling is row node_row[i] of the table (or of `scratch` without one).
+    s: State, n: int | np.uint64, law: WordLaw, node_row: U32, spelling: Ids, lengths: U8, stamps: U32, seen: U64,
+    stamp: np.uint32,
+) -> State:  # fmt: skip
+    """Draw n distinct words; the new state.
 
-    `law` is the tuple that `law_args` makes. Cell c of the table of seen words is taken when stamps[c] (uint32) equals
-    `stamp`, which must be new for each row of data; seen[c] (uint64) is then the word in it. With a table every word
-    has its own cell, and one load decides.
+    Args:
+        node_row: out, [n or more]: node i's word is row node_row[i] of `spelling`.
+        spelling, lengths: those of the law; without a table, rows of their own to be filled, [n or more, width].
+        stamps: [cells]: cell c is taken when stamps[c] equals `stamp`, which must be new for each row of data.
+        seen: [cells]: the word in a taken cell. With a table ([1] then) every word has its own cell, and one load
+            decides.
     """
-    slots, group, product, power, V, shortest, longest, hash_factor, hash_shift, hash_mask = law
+    slots, group, product, power = law.slots, law.group, law.product, law.power
+    V, shortest, longest = law.V, law.shortest, law.longest
+    hash_factor, hash_shift, hash_mask, slot_word = law.hash_factor, law.hash_shift, law.hash_mask, law.slot_word
     left = 0
     x = _0
     count = 0
@@ -195,7 +194,7 @@ def draw_words(
             if left == 0:
                 s, x = word_for(s, product)
                 left = group
-            length, number = spell(mulhi(x, slots), power, V, shortest, longest, scratch, count)
+            length, number = spell(mulhi(x, slots), power, V, shortest, longest, spelling, count)
             x *= slots
             left -= 1
             word = number + np.uint64(length - shortest) * power
@@ -205,22 +204,14 @@ def draw_words(
             if stamps[cell] != stamp:
                 stamps[cell] = stamp
                 seen[cell] = word
-                scratch_length[count] = length
+                lengths[count] = length
                 node_row[count] = count
                 count += 1
     return s
 
 
-def law_args(law: WordLaw) -> tuple[Any, ...]:
-    """The part of a `WordLaw` that `draw_words` takes as one tuple."""
-    return (
-        law.slots, law.group, law.product, law.power, law.V, law.shortest, law.longest,
-        law.hash_factor, law.hash_shift, np.uint64((1 << law.hash_bits) - 1),
-    )  # fmt: skip
-
-
 @helper
-def put_word(out: Any, at: Any, spelling: Any, row: Any) -> None:
+def put_word(out: Ids, at: _Index, spelling: Ids, row: _Index) -> None:
     """Copy the first eight tokens of a word to out[at:]; the caller moves the cursor by the word's true length.
 
     Straight-line, loads before stores: the compiler makes one wide store of it, and drops the reference counting of
@@ -234,7 +225,7 @@ def put_word(out: Any, at: Any, spelling: Any, row: Any) -> None:
 
 
 @helper
-def put_rest(out: Any, at: Any, spelling: Any, row: Any, length: Any) -> None:
+def put_rest(out: Ids, at: _Index, spelling: Ids, row: _Index, length: int) -> None:
     """Copy what `put_word` leaves of a word longer than eight tokens."""
     for i in range(8, length):
         out[at + i] = spelling[row, i]

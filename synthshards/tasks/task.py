@@ -6,12 +6,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..errors import UsageError, cut
 from ..identity import Identity
+from ..kernels.arrays import I64, U64, Bool, Ids
+from ..kernels.buffers import Buffers
 from ..kernels.rng import key_from_rng, key_of
 from ..params import TaskParams, parse
 from ..ragged import RaggedBatch
@@ -45,21 +47,17 @@ class Preset:
     mean_length: float
 
 
-class Buffers:
-    """Arrays that one caller uses again for every batch, because fresh pages cost a tenth of the time and more.
+class TokenRows(NamedTuple):
+    """Where a token kernel writes rows, end to end.
 
-    A batch generated into buffers is valid until the next batch is generated into them.
+    Attributes:
+        ids, mask: [room], one as long as the other.
+        offsets: [rows + 1]: row r holds the tokens offsets[r]..offsets[r+1]-1.
     """
 
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def take(self, name: str, size: int, dtype: Any) -> np.ndarray:
-        """An uninitialised 1-D array of at least `size` elements of `dtype`."""
-        held = self._arrays.get(name)
-        if held is None or held.size < size or held.dtype != np.dtype(dtype):
-            held = self._arrays[name] = np.empty(size + size // 4, dtype)
-        return held
+    ids: Ids
+    mask: Bool
+    offsets: I64
 
 
 class Task:
@@ -82,7 +80,7 @@ class Task:
 
     def __init__(self, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> None:
         self.params: Any = parse(self.Params, {**(params or {}), **overrides}, self.name)
-        self._keys: dict[tuple[int, str], np.ndarray] = {}
+        self._keys: dict[tuple[int, str], U64] = {}
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={cut(repr(value))}" for name, value in self.params.canonical().items())
@@ -100,8 +98,8 @@ class Task:
         """Number of rows of a finite task, None for an endless one."""
         return None
 
-    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
-        """The rows of `indices` (uint64 [rows], any order) under `key` (uint64: two of the stream, then `world`'s)."""
+    def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
+        """The rows of `indices` ([rows], any order) under `key`, which is what the method `key` gives."""
         raise NotImplementedError
 
     def check_example(self, example: Mapping[str, Any]) -> None:
@@ -116,8 +114,8 @@ class Task:
         """The name of a token id, as it is printed."""
         raise NotImplementedError
 
-    def world(self, seed: int) -> np.ndarray:
-        """What generating needs to know of a seed beside the stream key (uint64, any number): what splits share."""
+    def shared_state(self, seed: int) -> U64:
+        """What generating needs to know of a seed beside the stream key (any number of them): what splits share."""
         return np.empty(0, np.uint64)
 
     def token_ids(self) -> Sequence[int]:
@@ -154,12 +152,12 @@ class Task:
         """
         return Identity(self.name, self.version, self.params.canonical(), seed, split)
 
-    def key(self, seed: int, split: str) -> np.ndarray:
-        """What `generate` takes for the rows of `seed` and `split`: the stream key (uint64 [2]), then `world`."""
+    def key(self, seed: int, split: str) -> U64:
+        """What `generate` takes for the rows of `seed` and `split`: the stream key [2], then the shared state."""
         key = self._keys.get((seed, split)) if type(seed) is int else None  # 1.0 and True equal 1: refused below
         if key is None:
             stream = key_of(self.identity(seed, split).digest)
-            key = self._keys[seed, split] = np.concatenate([stream, self.world(seed)])
+            key = self._keys[seed, split] = np.concatenate([stream, self.shared_state(seed)])
         return key
 
     def batch(self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None) -> RaggedBatch:
@@ -236,13 +234,15 @@ class Task:
         return TaskIterable(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
-        """One row drawn from the caller's generator: deterministic in it, unrelated to `example` (world of seed 0).
+        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`.
+
+        What splits share is that of seed 0.
 
         Raises:
             UsageError: rng is neither an int nor a `random.Random` nor a `numpy.random.Generator`.
         """
         indices = np.zeros(1, np.uint64)
-        key = np.concatenate([key_from_rng(rng), self.world(0)])
+        key = np.concatenate([key_from_rng(rng), self.shared_state(0)])
         return next(self.generate(key, indices, Buffers()).rows())
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
@@ -261,43 +261,44 @@ def _verdict(check: Callable[..., None], example: Mapping[str, Any], *rest: Any)
 
 
 def token_rows(
-    fill: Callable[..., Any],
+    fill: Callable[[int, TokenRows], int],
     dtype: str,
     rows: int,
     mean: float,
     longest: int,
     buffers: Buffers,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> TokenRows:
     """Run a token kernel until all rows are made, enlarging its buffers as needed.
 
-    `fill(first, input_ids, loss_mask, offsets)` writes rows first, first+1 … at offsets[first] … as long as another
-    row surely fits, and returns the number of rows that stand. A row is a pure function of its index, so going on
-    with more room gives the same rows.
+    `fill(first, out)` writes rows first, first+1 … at offsets[first] … as long as another row surely fits, and returns
+    the number of rows that stand. A row is a pure function of its index, so going on with more room gives the same
+    rows.
 
     Args:
+        dtype: of the ids, "uint16" or "uint32".
         mean, longest: tokens of an average row, and of the longest possible one (padding of wide stores included).
 
     Returns:
-        input_ids [tokens], loss_mask [tokens] and offsets int64 [rows + 1] (views of the buffers).
+        the rows, views of the buffers: ids and mask are [tokens].
     """
     offsets = buffers.take("offsets", rows + 1, np.int64)[: rows + 1]
     offsets[0] = 0
 
-    def room(capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    def room(capacity: int) -> tuple[Ids, Bool]:
         ids, mask = buffers.take("input_ids", capacity, dtype), buffers.take("loss_mask", capacity, np.bool_)
         size = min(ids.size, mask.size)  # they differ in buffers that have served ids of another width
         return ids[:size], mask[:size]
 
     ids, mask = room(int(rows * mean * 1.1) + longest)
-    done = fill(0, ids, mask, offsets)
+    done = fill(0, TokenRows(ids, mask, offsets))
     while done < rows:
         used = int(offsets[done])
         kept_ids, kept_mask = ids[:used].copy(), mask[:used].copy()
         ids, mask = room(max(2 * ids.size, used + longest))
         ids[:used], mask[:used] = kept_ids, kept_mask
-        done = fill(done, ids, mask, offsets)
+        done = fill(done, TokenRows(ids, mask, offsets))
     total = int(offsets[rows])
-    return ids[:total], mask[:total], offsets
+    return TokenRows(ids[:total], mask[:total], offsets)
 
 
 def integers(values: Any, what: str) -> list[int]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from synthshards import UsageError, make_task
 from synthshards.kernels import rng
 from synthshards.kernels.jit import kernel
-from synthshards.tasks.node_counts import draw_size, size_law
+from synthshards.tasks.node_counts import SizeLaw, draw_size, size_law
 
 U = np.uint64
 WORDS = st.integers(0, 2**64 - 1)
@@ -200,7 +200,7 @@ def test_size_thresholds_are_the_exact_rationals(N: int) -> None:
 def test_a_size_is_drawn_on_the_right_side_of_each_threshold(N: int) -> None:
     table, guide = size_law(N)
     for x in {0, 2**64 - 1, *(t + d for t in table.tolist()[:: max(1, N // 60)] for d in (-1, 0, 1))}:
-        _state, n = draw_size(state_giving(x), table, guide)
+        _state, n = draw_size(state_giving(x), SizeLaw(table, guide))
         assert int(n) == 3 + sum(t <= x for t in table.tolist())
 
 

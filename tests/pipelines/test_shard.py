@@ -7,9 +7,9 @@ import pytest
 from format_rows import same
 
 from synthshards.catalog import make_task
+from synthshards.kernels.buffers import Buffers
 from synthshards.pipelines.shard import batches
 from synthshards.ragged import BLOCK_ROWS, Column, RaggedBatch
-from synthshards.tasks.task import Buffers
 
 
 @pytest.mark.parametrize(("preset", "stop"), [("depo1-225", 20_100), ("mano-10", 70_000), ("capo-50k", 9_000)])

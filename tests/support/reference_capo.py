@@ -99,18 +99,18 @@ class Capo:
         self.p, self.pools, self.templates = params, pools(), templates()
         self.key = key_of(identity_digest("capo", 1, params, seed, split))
         pools_digest = "sha256:" + hashlib.sha256(canonical(self.pools).encode()).hexdigest()
-        world: dict[str, Any] = {"num_people": params["num_people"], "pools": pools_digest, "they": params["they"]}
-        document = {"seed": seed, "task": "capo", "task_version": 1, "world": world}
-        self.world = key_of(hashlib.sha256(canonical(document).encode()).digest())
-        world |= {name: params[name] for name in "KCDLT"}
+        shared: dict[str, Any] = {"num_people": params["num_people"], "pools": pools_digest, "they": params["they"]}
+        document = {"seed": seed, "task": "capo", "task_version": 1, "world": shared}
+        self.people = key_of(hashlib.sha256(canonical(document).encode()).digest())
+        shared |= {name: params[name] for name in "KCDLT"}
         self.third = key_of(hashlib.sha256(canonical(document).encode()).digest())
 
     def person(self, p: int) -> dict[str, Any]:
         """ "People"."""
         of = self.pools
         ranges = (2 + self.p["they"], 12, 28, 200, 200, 300, 100, 263)
-        pronoun, month, day, year, city, school, major, company = numbers(words(start(self.world, p)), *ranges)
-        q = permuted(p, 400 * 400 * 1000, self.world, 2**61)
+        pronoun, month, day, year, city, school, major, company = numbers(words(start(self.people, p)), *ranges)
+        q = permuted(p, 400 * 400 * 1000, self.people, 2**61)
         date = f"{MONTHS[month]} {day + 1}, {1900 + year}"
         if self.p["reverse_md"]:
             date = f"{day + 1} of {MONTHS[month]}, {1900 + year}"
@@ -139,7 +139,7 @@ class Capo:
         else:
             rank = low + permuted(at - low, n - low, self.key, 2**61 + 2 * t + 1)
         rank = (rank + numbers(words(start(self.key, 2**61 + 2**60)), n)[0]) % n
-        return (rank if n == N else permuted(first + rank, N, self.world, 2**61 + 1)), t
+        return (rank if n == N else permuted(first + rank, N, self.people, 2**61 + 1)), t
 
     def row(self, i: int) -> dict[str, Any]:
         """Text, person and exposure of row i."""

@@ -6,8 +6,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...kernels.arrays import U8, U16
 from ...kernels.jit import helper, kernel
 from ..base import unreadable
 from ..bits import pack, unpack
@@ -15,14 +17,14 @@ from .thrift import varint
 
 
 @kernel
-def number(values: np.ndarray, codes: np.ndarray, out: np.ndarray, distinct: np.ndarray) -> int:
+def number(values: U16, codes: U16, out: U8 | U16, distinct: U16) -> int:
     """Number the values in order of first appearance.
 
     Args:
-        values: uint16 [n].
-        codes: uint16 [65536], all zero, and again so on return.
-        out: uint8 or uint16 [n], filled with the number of each value.
-        distinct: uint16 [limit], filled with the value of each number.
+        values: [n].
+        codes: [65536], all zero, and again so on return.
+        out: [n], filled with the number of each value.
+        distinct: [limit], filled with the value of each number.
 
     Returns:
         how many distinct values there are, or -1 if more than `limit`.
@@ -46,11 +48,11 @@ def number(values: np.ndarray, codes: np.ndarray, out: np.ndarray, distinct: np.
 
 
 @helper
-def put_indices(codes: Any, count: Any, distinct: Any, out: Any, at: Any) -> Any:
+def put_indices(codes: U16, count: int, distinct: int, out: U8, at: int) -> int:
     """Write the first `count` numbers, below `distinct`, in the fewest bits to out[at]; return their end.
 
     Args:
-        codes: uint16 with room for whole groups of eight, what is left of the last is overwritten.
+        codes: with room for whole groups of eight, what is left of the last is overwritten.
     """
     bits = 1
     while 1 << bits < distinct:
@@ -70,7 +72,7 @@ def put_indices(codes: Any, count: Any, distinct: Any, out: Any, at: Any) -> Any
 
 
 @kernel
-def look_up(indices: np.ndarray, dictionary: np.ndarray, out: np.ndarray) -> bool:
+def look_up(indices: U16, dictionary: NDArray[Any], out: NDArray[Any]) -> bool:
     """out[i] = dictionary[indices[i]]; False if an index is out of range."""
     right = True
     for i in range(len(out)):

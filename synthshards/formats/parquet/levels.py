@@ -7,13 +7,12 @@ list (0). Rows are long runs of equal levels, so run lengths are all we write, a
 
 from __future__ import annotations
 
-import numpy as np
-
+from ...kernels.arrays import I64, U8
 from ...kernels.jit import helper, kernel
 
 
 @helper
-def _run(out: np.ndarray, at: int, count: int, level: int) -> int:
+def _run(out: U8, at: int, count: int, level: int) -> int:
     """Write one RLE run of a level at out[at], nothing for count 0; return the end."""
     if count == 0:
         return at
@@ -28,8 +27,8 @@ def _run(out: np.ndarray, at: int, count: int, level: int) -> int:
 
 
 @kernel
-def write_levels(offsets: np.ndarray, out: np.ndarray) -> tuple[int, int]:
-    """Write both level blocks of a list column to `out` (uint8, at least 24 bytes a row and 32 more).
+def write_levels(offsets: I64, out: U8) -> tuple[int, int]:
+    """Write both level blocks of a list column to `out` (at least 24 bytes a row and 32 more).
 
     `offsets` are those of some rows of it, from anywhere.
 
@@ -69,7 +68,7 @@ def write_levels(offsets: np.ndarray, out: np.ndarray) -> tuple[int, int]:
 
 
 @helper
-def _read_run(data: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
+def _read_run(data: U8, at: int, end: int) -> tuple[int, int, int]:
     """One RLE run of levels 0 or 1 within data[at:end]: (count, level, its end); count 0 if it is none."""
     head, shift = 0, 0
     while at + 1 < end and shift < 35:
@@ -86,12 +85,12 @@ def _read_run(data: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
 
 
 @kernel
-def read_levels(data: np.ndarray, lengths: np.ndarray) -> int:
+def read_levels(data: U8, lengths: I64) -> int:
     """Read both level blocks at the start of a page.
 
     Args:
-        data: uint8, the page.
-        lengths: int64 [rows], filled with each row's length.
+        data: the page.
+        lengths: [rows], filled with each row's length.
 
     Returns:
         where the values begin, or -1 if these are not the levels of so many rows.

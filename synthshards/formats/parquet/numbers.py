@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ...kernels.arrays import I64, U8, U16
 from ...kernels.jit import helper, kernel
 from ...ragged import BLOCK_ROWS
 from .dictionary import number, put_indices
@@ -13,7 +12,7 @@ from .levels import write_levels
 
 
 @helper
-def _widened(value: Any, width: Any, out: Any, at: Any) -> Any:
+def _widened(value: np.uint16, width: int, out: U8, at: int) -> int:
     """Write a number as `width` bytes to out[at]; return their end."""
     out[at] = value & np.uint16(0xFF)
     out[at + 1] = value >> np.uint16(8)
@@ -22,21 +21,21 @@ def _widened(value: Any, width: Any, out: Any, at: Any) -> Any:
 
 
 @kernel
-def write_facts(values: Any, offsets: Any, width: Any, slots: Any, codes: Any, known: Any, out: Any, ends: Any) -> None:
+def write_facts(values: U16, offsets: I64, width: int, slots: U16, codes: U16, known: U16, out: U8, ends: I64) -> None:
     """Write the pages of a column of numbers below 2^16, block after block of 1,024 rows.
 
     Args:
-        values: uint16; offsets: int64 [rows + 1] of lists, empty for scalars.
+        values: [values]; offsets: [rows + 1] of lists, empty for scalars.
         width: bytes of a number in the file, 4 or 8.
-        slots: uint16 [65536], all zero, and again so on return.
-        codes: uint16 with room for the values of any block; known: uint16, for a third of them; overwritten.
-        out: uint8, filled; each block's dictionary, if it has one, and then its data page.
-        ends: int64 [blocks, 4], filled with the number of distinct values (0: no dictionary), both pages' ends, and the
+        slots: [65536], all zero, and again so on return.
+        codes: with room for the values of any block; known: for a third of them; overwritten.
+        out: filled; each block's dictionary, if it has one, and then its data page.
+        ends: [blocks, 4], filled with the number of distinct values (0: no dictionary), both pages' ends, and the
             number of levels.
     """
     lists = len(offsets) > 0
     rows = len(offsets) - 1 if lists else len(values)
-    at: Any = 0
+    at = 0
     for block in range(len(ends)):
         first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, rows)
         levels = last - first

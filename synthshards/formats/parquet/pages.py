@@ -83,6 +83,7 @@ class PageWriter:
 
     def _strings(self, column: Column) -> Iterator[Encoded]:
         ends = np.empty((-(-len(column) // BLOCK_ROWS), 3), np.int64)
+        assert column.offsets is not None
         write_strings(column.values, column.offsets, self._string_slots, self._codes, self._firsts, self._page, ends)
         return self._written(column, ends.tolist())
 
@@ -115,6 +116,7 @@ class PageWriter:
         """The pages of a block of tokens, or of numbers that need no dictionary."""
         page, at, levels, values = self._page, 0, len(column), column.values
         if column.kind.startswith("list<"):
+            assert column.offsets is not None
             at, levels = write_levels(column.offsets, page)
         if _may_be_numbered(values):
             end, distinct = self._number_tokens(values.astype(np.uint16, copy=False), at)
@@ -237,6 +239,7 @@ def _decode_strings(rows: int, page: np.ndarray) -> Column:
 
 
 def _look_up_strings(codes: np.ndarray, dictionary: Column) -> Column:
+    assert dictionary.offsets is not None
     offsets = np.empty(len(codes) + 1, np.int64)
     if not string_lengths(codes, dictionary.offsets, offsets):
         raise damaged("indices")

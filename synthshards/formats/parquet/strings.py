@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.bytes_ import copy_bytes
+from ...kernels.arrays import I64, U8, U16
+from ...kernels.copying import copy_bytes
 from ...kernels.jit import helper, kernel
 from ...ragged import BLOCK_ROWS
 from .dictionary import put_indices
@@ -23,27 +24,27 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @helper
-def _four(data: Any, at: Any) -> Any:
+def _four(data: U8, at: np.uint64) -> np.uint64:
     """Bytes at..at+3 as a number (one load: indices are unsigned)."""
     low = np.uint64(data[at]) | np.uint64(data[at + _1]) << _8
     return low | np.uint64(data[at + _2]) << _16 | np.uint64(data[at + _3]) << _24
 
 
 @helper
-def _eight(data: Any, at: Any) -> Any:
+def _eight(data: U8, at: np.uint64) -> np.uint64:
     """Bytes at..at+7 as a number."""
     return _four(data, at) | _four(data, at + _4) << _32
 
 
 @helper
-def _number_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any) -> int:
+def _number_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64) -> int:
     """Number the rows' strings in order of first appearance.
 
     Args:
-        data: uint8; offsets: int64 [rows + 1], from anywhere in `data`.
-        slots: uint16 [a power of two, at least twice as many as `firsts`], overwritten.
-        codes: uint16 [rows], filled with the number of each row's string.
-        firsts: int64 [limit], filled with the row where each number appears first.
+        offsets: [rows + 1], from anywhere in `data`.
+        slots: [a power of two, at least twice as many as `firsts`], overwritten.
+        codes: [rows], filled with the number of each row's string.
+        firsts: [limit], filled with the row where each number appears first.
 
     Returns:
         how many distinct strings there are, or -1 if more than `limit`.
@@ -94,29 +95,30 @@ def _number_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any
 
 
 @helper
-def _write_string(data: Any, offsets: Any, row: Any, out: Any, at: Any) -> Any:
+def _write_string(data: U8, offsets: I64, row: int, out: U8, at: int) -> int:
     """Write a row's length (uint32) and bytes to out[at]; return their end."""
     start, length = offsets[row], offsets[row + 1] - offsets[row]
     for i in range(4):
         out[at + i] = length >> (8 * i) & 0xFF
     copy_bytes(out, at + 4, data, start, length)
-    return at + 4 + length
+    end: int = at + 4 + length
+    return end
 
 
 @kernel
-def write_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any, out: Any, ends: Any) -> None:
+def write_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64, out: U8, ends: I64) -> None:
     """Write the pages of a column of strings, block after block of 1,024 rows.
 
     Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
 
     Args:
-        data: uint8; offsets: int64 [rows + 1].
-        slots: uint16 [2,048]; codes: uint16 [1,024]; firsts: int64 [768]; overwritten.
-        out: uint8, filled; each block's dictionary, if it has one, and then its data page.
-        ends: int64 [blocks, 3], filled with the number of distinct strings (0: no dictionary) and both pages' ends.
+        offsets: [rows + 1].
+        slots: [2,048]; codes: [1,024]; firsts: [768]; overwritten.
+        out: filled; each block's dictionary, if it has one, and then its data page.
+        ends: [blocks, 3], filled with the number of distinct strings (0: no dictionary) and both pages' ends.
     """
     rows = len(offsets) - 1
-    at: Any = 0
+    at = 0
     for block in range(len(ends)):
         first = block * BLOCK_ROWS
         count = min(BLOCK_ROWS, rows - first)
@@ -136,8 +138,8 @@ def write_strings(data: Any, offsets: Any, slots: Any, codes: Any, firsts: Any, 
 
 
 @kernel
-def read_strings(data: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> bool:
-    """The inverse: fills offsets (int64 [rows + 1]) and out (uint8); False unless `data` is exactly so many strings."""
+def read_strings(data: U8, offsets: I64, out: U8) -> bool:
+    """The inverse: fills offsets [rows + 1] and out; False unless `data` is exactly so many strings."""
     at = 0
     offsets[0] = 0
     for row in range(len(offsets) - 1):
@@ -156,8 +158,8 @@ def read_strings(data: np.ndarray, offsets: np.ndarray, out: np.ndarray) -> bool
 
 
 @kernel
-def string_lengths(codes: np.ndarray, ends: np.ndarray, offsets: np.ndarray) -> bool:
-    """Fill offsets (int64 [rows + 1]) of strings given by their codes; `ends` are the dictionary's offsets.
+def string_lengths(codes: U16, ends: I64, offsets: I64) -> bool:
+    """Fill offsets [rows + 1] of strings given by their codes; `ends` are the dictionary's offsets.
 
     Returns False if a code is out of range.
     """
@@ -171,10 +173,8 @@ def string_lengths(codes: np.ndarray, ends: np.ndarray, offsets: np.ndarray) -> 
 
 
 @kernel
-def look_up_strings(
-    codes: np.ndarray, data: np.ndarray, ends: np.ndarray, offsets: np.ndarray, out: np.ndarray
-) -> None:
-    """Fill out (uint8) with the strings that `codes` name; `offsets` are those of `string_lengths`."""
+def look_up_strings(codes: U16, data: U8, ends: I64, offsets: I64, out: U8) -> None:
+    """Fill out with the strings that `codes` name; `offsets` are those of `string_lengths`."""
     for row in range(len(codes)):
         code = codes[row]
         copy_bytes(out, offsets[row], data, ends[code], ends[code + 1] - ends[code])

@@ -1,19 +1,23 @@
 """Random DAGs for Brevo: parents under a cap, the ancestors of the last node, and a random valid order of them.
 
-The law and the order of draws are in brevo.py. An edge is parent | child << 16; edges stand in the order of their
+The law and the order of draws are in `brevo.task`. An edge is parent | child << 16; edges stand in the order of their
 children, those into node i from begin[i] to begin[i + 1]. Lists are arrays of which the first `left` entries count.
+
+What the kernels write to has room for the largest row and some for wide steps: edges [(N + 1)·max_in + 8]; begin, free,
+ready, order [N + 8]; taken [max_in + 4]; used, waiting, distance [N].
 """
 
 from __future__ import annotations
 
 from functools import cache
 from math import prod
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from ...kernels.arrays import U8, U32, U64
 from ...kernels.jit import helper
-from ...kernels.rng import below, mulhi, word_for
+from ...kernels.rng import State, below, mulhi, word_for
 
 #: Up to this many entries six steps of a shuffle share a word.
 SIX = 256
@@ -24,23 +28,33 @@ LOW16 = np.uint64(0xFFFF)
 _0, _1, _2, _3, _4, _16 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 16))
 
 
-@cache
-def ranges_of(N: int, max_in: int) -> tuple[np.ndarray, np.ndarray]:
-    """Products of the ranges that share a word: for the parents of a node, and for six steps of a shuffle.
+class Ranges(NamedTuple):
+    """Products of the ranges that share a word, without the factors that are not positive.
 
-    Entry f of the first (uint64 [N + 1]) is min(max_in, f)·f·(f−1)·(f−2)·(f−3), entry f of the second (uint64 [257])
-    f·(f−1)·…·(f−5), both without the factors that are not positive.
+    Attributes:
+        parents: [N + 1], for the parents of a node: entry f is min(max_in, f)·f·(f−1)·(f−2)·(f−3).
+        shuffle: [257], for six steps of a shuffle: entry f is f·(f−1)·…·(f−5).
     """
+
+    parents: U64
+    shuffle: U64
+
+
+@cache
+def ranges_of(N: int, max_in: int) -> Ranges:
+    """The products for these parameters."""
 
     def falling(f: int, factors: int) -> int:
         return prod(max(f - i, 1) for i in range(factors))
 
     nodes = [max(min(max_in, f), 1) * falling(f, 4) for f in range(N + 1)]
-    return np.array(nodes, np.uint64), np.array([falling(f, 6) for f in range(SIX + 1)], np.uint64)
+    return Ranges(np.array(nodes, np.uint64), np.array([falling(f, 6) for f in range(SIX + 1)], np.uint64))
 
 
 @helper
-def _take(x: Any, left: Any, parent: Any, m: Any, above: Any, free: Any, edges: Any) -> Any:
+def _take(
+    x: np.uint64, left: np.uint64, parent: np.uint64, m: np.uint64, above: np.uint64, free: U32, edges: U32
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Take an entry out of free[:left], as a parent (1) or not (0): (x, left, m, entry).
 
     An entry is a node and, from bit 16, the number of its children. The edge is written in any case, branch-free: what
@@ -56,7 +70,7 @@ def _take(x: Any, left: Any, parent: Any, m: Any, above: Any, free: Any, edges: 
 
 
 @helper
-def _put_back(entry: Any, full: Any, free: Any, left: Any) -> Any:
+def _put_back(entry: np.uint64, full: np.uint64, free: U32, left: np.uint64) -> np.uint64:
     """Put an entry back behind free[:left], unless it has all its children; the new `left`."""
     free[left] = entry
     return left + np.uint64(entry < full)
@@ -64,9 +78,10 @@ def _put_back(entry: Any, full: Any, free: Any, left: Any) -> Any:
 
 @helper
 def draw_graph(
-    s: Any, n: Any, leaves: Any, max_in: Any, ranges: Any, edges: Any, begin: Any, free: Any, taken: Any
-) -> Any:
-    """Draw all edges; (state, their number)."""
+    s: State, n: np.uint64, leaves: np.uint64, max_in: np.uint64, ranges: U64, edges: U32, begin: U32, free: U32,
+    taken: U32,
+) -> tuple[State, np.uint64]:  # fmt: skip
+    """Draw all edges; (state, their number). `ranges` are those of `Ranges.parents`."""
     full = max_in << _16
     left, m, i = leaves, _0, leaves
     while i < n:
@@ -108,7 +123,9 @@ def draw_graph(
 
 
 @helper
-def find_ancestors(n: Any, leaves: Any, m: Any, edges: Any, used: Any, waiting: Any, distance: Any) -> Any:
+def find_ancestors(
+    n: np.uint64, leaves: np.uint64, m: np.uint64, edges: U32, used: U8, waiting: U32, distance: U32
+) -> np.uint64:
     """Mark the nodes with children in `used`, count in `waiting` the children that are the query or its ancestors.
 
     Edges are in the order of their children: from the back, all a node's children are done when its turn comes.
@@ -135,7 +152,9 @@ def find_ancestors(n: Any, leaves: Any, m: Any, edges: Any, used: Any, waiting: 
 
 
 @helper
-def draw_answer(s: Any, n: Any, edges: Any, begin: Any, waiting: Any, ready: Any, order: Any) -> Any:
+def draw_answer(
+    s: State, n: np.uint64, edges: U32, begin: U32, waiting: U32, ready: U32, order: U32
+) -> tuple[State, np.uint64]:
     """Draw the answer's nodes into `order`, the last first: (state, their number). Uses up `waiting`."""
     ready[_0] = n - _1
     left, answers = _1, _0

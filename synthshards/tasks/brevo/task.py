@@ -12,18 +12,18 @@ each once, parents before children.
 
 **Order of draws** from the row's stream (how numbers share a word: `kernels.rng`); part of the task's version:
 
-1. The number n of nodes (`sizes`; with `qa` its word is taken all the same, then n = N). The number of leaves less one,
-   below (n−1) // 4 + 1. Nodes are 0 … n−1, and the leaves come first.
+1. The number n of nodes (`node_counts`; with `qa` its word is taken all the same, then n = N). The number of leaves
+   less one, below (n−1) // 4 + 1. Nodes are 0 … n−1, and the leaves come first.
 2. The parents of each node i = leaves … n−1 in turn. A list holds the nodes that may be chosen, at first the leaves in
    order. With f its length a word gives d − 1 below min(max_in, f), then numbers below f, f−1, f−2, f−3 (as many of
    these as are positive). Each number takes out the entry at that place of the list, and the last entry fills the gap.
    The first d entries taken are i's parents, in this order; where d > 4, further words of four numbers likewise follow
    until at least d are taken. Then all that were taken go back to the end of the list, in the order taken and parents
    or not, except those that now have max_in children; and behind them i itself.
-3. Names, for those nodes only that have an edge, in the order of the nodes. With `multi` they are words (`words`). Else
-   a list holds 1 … N; numbers below its length, its length − 1 and so on, six to a word while it holds at most 256,
-   otherwise three, take out the entry at that place, and the last entry fills the gap. What is left of the last word's
-   numbers is dropped.
+3. Names, for those nodes only that have an edge, in the order of the nodes. With `multi` they are words (`node_names`).
+   Else a list holds 1 … N; numbers below its length, its length − 1 and so on, six to a word while it holds at most
+   256, otherwise three, take out the entry at that place, and the last entry fills the gap. What is left of the last
+   word's numbers is dropped.
 4. The answer's order, backwards: a list holds the nodes whose children among the query's ancestors all have their
    places, at first only the query, node n−1. A number below its length, a word each time, takes out an entry, and the
    last entry fills the gap; then those of the node's parents that become free join the list's end, in the order of 2.
@@ -35,20 +35,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec import Meta
 
 from ...errors import UsageError
+from ...kernels.arrays import U16, U32, U64
+from ...kernels.buffers import Buffers
 from ...kernels.jit import helper, kernel
-from ...kernels.rng import below, mulhi, stream, word_for
+from ...kernels.rng import State, below, mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..node_counts import draw_size, size_law
-from ..node_names import check_words, draw_words, law_args, put_rest, put_word, word_law
-from ..task import BrokenLaw, Buffers, Preset, Task, check_mask, integers, token_rows
-from .dag import FAR, LOW16, SIX, draw_answer, draw_graph, find_ancestors, ranges_of
+from ..node_counts import SizeLaw, draw_size, size_law
+from ..node_names import WordLaw, check_words, draw_words, put_rest, put_word, word_law
+from ..task import BrokenLaw, Preset, Task, TokenRows, check_mask, integers, token_rows
+from .dag import FAR, LOW16, SIX, Ranges, draw_answer, draw_graph, find_ancestors, ranges_of
 
 Name: TypeAlias = tuple[int, ...]
 #: Every token id is a uint32, and this one stays free.
@@ -99,11 +101,35 @@ class BrevoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=T
         return 2 * self.mini_vocab if self.multi else self.N
 
 
+class _Facts(NamedTuple):
+    """Facts of rows, [rows] each."""
+
+    n: U16
+    leaves: U16
+    edges: U32
+    depth: U16
+    answer_length: U16
+
+
+class _Law(NamedTuple):
+    """What the parameters say to the kernel; without `multi`, max_tlen is 1."""
+
+    N: np.uint64
+    max_tlen: np.uint64
+    max_in: np.uint64
+    multi: bool
+    qa: bool
+    bos: int
+    query: int
+    ans: int
+    eos: int
+
+
 @helper
-def _draw_ids(s: Any, N: Any, count: Any, falling: Any, pool: Any, name: Any) -> Any:
-    """Draw `count` distinct ids of 1..N into `name`; the new state."""
+def _draw_ids(s: State, N: np.uint64, count: np.uint64, falling: U64, free: U32, name: U32) -> State:
+    """Draw `count` distinct ids of 1..N into `name` (`falling`: `Ranges.shuffle`); the new state."""
     for v in range(N):
-        pool[v] = v + 1
+        free[v] = v + 1
     i, left = _0, N
     while i < count:
         s, x = word_for(s, falling[left] if left <= _256 else left * (left - _1) * (left - _2))
@@ -112,36 +138,43 @@ def _draw_ids(s: Any, N: Any, count: Any, falling: Any, pool: Any, name: Any) ->
             j = mulhi(x, left)
             x *= left
             left -= _1
-            name[i] = pool[j]
-            pool[j] = pool[left]
+            name[i] = free[j]
+            free[j] = free[left]
             i += _1
     return s
 
 
 @kernel
 def _fill(
-    key: Any, indices: Any, first: Any, ids: Any, mask: Any, offsets: Any, n_out: Any, leaves_out: Any, edges_out: Any,
-    depth_out: Any, answer_out: Any, thresholds: Any, guide: Any, ranges: Any, falling: Any, law: Any, slot_word: Any,
-    table: Any, table_lengths: Any, cells: Any, N: Any, max_tlen: Any, max_in: Any, multi: Any, qa: Any, special: Any,
-) -> Any:  # fmt: skip
-    """Write rows first, first + 1 … while another surely fits; return the number of rows that stand."""
-    bos, query, ans, eos = special
-    width = np.uint64(table.shape[1])
+    key: U64, indices: U64, first: int, out: TokenRows, facts: _Facts, sizes: SizeLaw, ranges: Ranges, words: WordLaw,
+    law: _Law,
+) -> int:  # fmt: skip
+    """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
+
+    Args:
+        key: [2 or more]; indices: [rows].
+    """
+    N, max_tlen, max_in, multi, qa, bos, query, ans, eos = law
+    ids, mask, offsets = out
+    n_out, leaves_out, edges_out, depth_out, answer_out = facts
+    width = np.uint64(words.spelling.shape[1])
     edges = np.zeros((N + _1) * max_in + _8, np.uint32)
     begin, free = np.empty(N + _8, np.uint32), np.empty(N + _8, np.uint32)
     ready, order = np.empty(N + _8, np.uint32), np.empty(N + _8, np.uint32)
     taken = np.empty(max_in + _4, np.uint32)
     used, waiting, distance = np.empty(N, np.uint8), np.empty(N, np.uint32), np.empty(N, np.uint32)
-    name, pool = np.empty(N + _1, np.uint32), np.empty(N, np.uint32)
-    spelling, lengths = table, table_lengths
-    if slot_word.size == 0:
+    name, unnamed = np.empty(N + _1, np.uint32), np.empty(N, np.uint32)
+    spelling, lengths = words.spelling, words.lengths
+    if words.slot_word.size == 0:
         spelling, lengths = np.zeros((N, width), ids.dtype), np.empty(N, np.uint8)
-    seen = np.empty(1 if slot_word.size else cells, np.uint64)
+    cells = np.int64(words.hash_mask) + 1
+    seen = np.empty(1 if words.slot_word.size else cells, np.uint64)
     stamps = np.zeros(cells, np.uint32)
+    falling = ranges.shuffle
     at = np.uint64(offsets[first])
     for r in range(first, indices.size):
         s = stream(key, indices[r])
-        s, size = draw_size(s, thresholds, guide)
+        s, size = draw_size(s, sizes)
         n = N if qa else np.uint64(size)
         s, x = below(s, ((n - _1) >> _2) + _1)
         leaves = _1 + x
@@ -151,7 +184,7 @@ def _fill(
             used[v] = 0
             waiting[v] = 0
             distance[v] = FAR
-        s, m = draw_graph(s, n, leaves, max_in, ranges, edges, begin, free, taken)
+        s, m = draw_graph(s, n, leaves, max_in, ranges.parents, edges, begin, free, taken)
         if at + _4 + (_2 * m + n + _1) * max_tlen + width > np.uint64(ids.size):
             return r
         depth = find_ancestors(n, leaves, m, edges, used, waiting, distance)
@@ -161,9 +194,9 @@ def _fill(
             named += np.uint64(used[i])
             i += _1
         if multi:
-            s = draw_words(s, named, law, name, slot_word, spelling, lengths, seen, stamps, np.uint32(r - first + 1))
+            s = draw_words(s, named, words, name, spelling, lengths, stamps, seen, np.uint32(r - first + 1))
         else:
-            s = _draw_ids(s, N, named, falling, pool, name)
+            s = _draw_ids(s, N, named, falling, unnamed, name)
         i = n
         while i > _0:  # the names stand close together: move each to its node, from the back
             i -= _1
@@ -265,28 +298,26 @@ class BrevoTask(Task):
             "answer_length": "uint16",
         }
 
-    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
+    def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
         p, columns, rows = self.params, self.columns, len(indices)
-        words = (p.N, p.mini_vocab, p.min_tlen, p.max_tlen) if p.multi else (3, 4, 1, 1)  # without multi: never used
-        law = word_law(*words, self._id_dtype)
-        facts = {name: np.empty(rows, kind) for name, kind in columns.items() if not kind.startswith("list")}
-        longest = 4 + (2 * p.N * p.max_in + p.N + 1) * words[-1] + law.width
-        fixed = (
-            *facts.values(), *size_law(p.N), *ranges_of(p.N, p.max_in), law_args(law), law.slot_word, law.spelling,
-            law.lengths, 1 << law.hash_bits, np.uint64(p.N), np.uint64(words[-1]), np.uint64(p.max_in), p.multi, p.qa,
-            (p.bos_token_id, p.query_token_id, p.answer_token_id, p.eos_token_id),
+        shape = (p.N, p.mini_vocab, p.min_tlen, p.max_tlen) if p.multi else (3, 4, 1, 1)  # without multi: never used
+        words = word_law(*shape, self._id_dtype)
+        facts = _Facts(*(np.empty(rows, columns[name]) for name in _Facts._fields))
+        longest = 4 + (2 * p.N * p.max_in + p.N + 1) * shape[-1] + words.spelling.shape[1]
+        law = _Law(
+            np.uint64(p.N), np.uint64(shape[-1]), np.uint64(p.max_in), p.multi, p.qa,
+            p.bos_token_id, p.query_token_id, p.answer_token_id, p.eos_token_id,
         )  # fmt: skip
 
-        def fill(first: int, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray) -> int:
-            done: int = _fill(key, indices, first, ids, mask, offsets, *fixed)
-            return done
+        def fill(first: int, out: TokenRows) -> int:
+            return _fill(key, indices, first, out, facts, size_law(p.N), ranges_of(p.N, p.max_in), words, law)
 
         ids, mask, offsets = token_rows(fill, self._id_dtype, rows, self._mean_length(), longest, buffers)
         return RaggedBatch(
             {
                 "input_ids": Column(columns["input_ids"], ids, offsets),
                 "loss_mask": Column("list<bool>", mask, offsets),
-                **{name: Column(columns[name], values) for name, values in facts.items()},
+                **{name: Column(columns[name], values) for name, values in facts._asdict().items()},
             }
         )
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...kernels.arrays import U8, U16, U64
 from ...kernels.copying import copy32
 from ...kernels.jit import kernel
 from ...kernels.permutation import permute as permute_once
@@ -28,16 +28,15 @@ from ...kernels.permutation import permuted, round_keys, round_keys_of, sides
 from ...kernels.rng import below, stream
 from ...kernels.rng import words as words_of
 from ..task import BrokenLaw
-from .people import PRONOUNS, load_pools, world_key
-
-if TYPE_CHECKING:
-    from .task import CapoTask
+from .kernels import People, TextRows, piece_place, piece_size
+from .params import CapoParams
+from .people import PRONOUNS, load_pools, people_key
 
 #: Streams of the strings' key: person p's picks are stream p, the words that no permutation decides those of
 #: REST_STREAM + k·D + j for string j of attribute k, and attribute k has the round keys of STRING_STREAM + k.
 REST_STREAM, STRING_STREAM = 1 << 60, 1 << 61
 _REST, _STRING = np.uint64(REST_STREAM), np.uint64(STRING_STREAM)
-_16, _32, _LOW = np.uint64(16), np.uint64(32), np.uint64(0xFFFFFFFF)
+_16 = np.uint64(16)
 #: Two letters for each digit to base 100.
 SYLLABLES = [c + v for c in "bcdfghjklmnpqrstvwyz" for v in "aeiou"]
 _MAX_CODE = 1 << 62
@@ -53,21 +52,20 @@ def spell(word: int, width: int) -> str:
     return "".join(SYLLABLES[word // 100**i % 100] for i in reversed(range(width // 2)))
 
 
-def string_world(task: CapoTask, seed: int) -> np.ndarray:
+def string_key(p: CapoParams, version: int, seed: int) -> U64:
     """The key of bioD's strings and of who has which."""
-    p = task.params
     sizes = {"K": p.K, "C": p.C, "D": p.D, "L": p.L, "T": p.T}
-    return world_key(task.version, seed, p.num_people, p.they, load_pools(), **sizes)
+    return people_key(version, seed, p.num_people, p.they, load_pools(), **sizes)
 
 
-@dataclass(frozen=True)
-class BioD:
+class BioD(NamedTuple):
     """The law of bioD for one choice of K, C, D, L, T, and the tables of its kernel.
 
     Attributes:
         width: letters of a word.
         free: words of a string that the permutation decides; `codes` = T^free.
-        words: uint8, eight bytes a word: its letters and a space.
+        sides: [2], of the permutation's network.
+        words: eight bytes a word: its letters and a space.
         heads: [4, K] pieces of `data`: "His ID 1 is " …, and in the last row "'s ID 1 is ".
     """
 
@@ -79,44 +77,36 @@ class BioD:
     width: int
     free: int
     codes: int
-    words: np.ndarray
-    data: np.ndarray
-    heads: np.ndarray
+    sides: U64
+    words: U8
+    data: U8
+    heads: U64
 
     def room(self, rows: int) -> int:
         """Bytes that `rows` texts surely fit into."""
         return rows * self.K * (128 + self.C * self.L * (self.width + 1)) + 128
 
-    def write(
-        self, key: np.ndarray, person: np.ndarray, fresh: np.ndarray, permute: bool, fullname: bool, pieces: np.ndarray,
-        pronoun: np.ndarray, data: np.ndarray, text: np.ndarray, offsets: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Write texts and offsets; return spans int32 [rows, 2 + 2K] (in bytes) and picks uint16 [rows, K·C]."""
-        spans = np.empty((len(person), 2 + 2 * self.K), np.int32)
-        picks = np.empty((len(person), self.K * self.C), np.uint16)
-        law = tuple(np.uint64(n) for n in (self.D, self.T, self.codes, *sides(self.codes)))
-        _write(
-            key, key[4:6], person, fresh, permute, fullname, pieces, pronoun, data, self.data, self.heads, self.words,
-            law, self.K, self.C, self.L, self.free, self.width, text, offsets, spans, picks,
-        )  # fmt: skip
-        return spans, picks
-
-    def string(self, key: np.ndarray, k: int, j: int) -> list[int]:
-        """String j of attribute k (both from 0) as numbers of words, in plain Python; `key` is `string_world`'s."""
+    def string(self, key: U64, k: int, j: int) -> list[int]:
+        """String j of attribute k (both from 0) as numbers of words, in plain Python; `key` is `string_key`'s."""
         code = permuted(j, self.codes, round_keys_of(key, STRING_STREAM + k))
         first = [code // self.T**i % self.T for i in reversed(range(self.free))]
         if self.free == self.L:
             return first
         return first + _drawn(key, REST_STREAM + k * self.D + j, self.T, self.L - self.free)
 
-    def picks(self, key: np.ndarray, p: int) -> list[int]:
-        """Person p's strings: C numbers of each attribute in turn; `key` is `string_world`'s."""
+    def picks(self, key: U64, p: int) -> list[int]:
+        """Person p's strings: C numbers of each attribute in turn; `key` is `string_key`'s."""
         return _drawn(key, p, self.D, self.K * self.C)
+
+
+def biod_of(p: CapoParams) -> BioD:
+    """The law for these parameters."""
+    return make_biod(p.K, p.C, p.D, p.L, p.T)
 
 
 @cache
 def make_biod(K: int, C: int, D: int, L: int, T: int) -> BioD:
-    """The law for these parameters."""
+    """The law for these sizes."""
     width = 2 if T <= 100 else 4 if T <= 10_000 else 6
     free = next(n for n in range(L, 0, -1) if T**n < _MAX_CODE)
     words = b"".join(f"{spell(word, width)} ".ljust(8).encode() for word in range(T))
@@ -128,13 +118,14 @@ def make_biod(K: int, C: int, D: int, L: int, T: int) -> BioD:
             data.extend(raw)
     return BioD(
         K, C, D, L, T, width, free, T**free,
+        np.array(sides(T**free), np.uint64),
         np.frombuffer(words + bytes(64), np.uint8),
         np.frombuffer(bytes(data) + bytes(64), np.uint8),
         np.array(heads, np.uint64).reshape(4, K),
     )  # fmt: skip
 
 
-def _drawn(key: np.ndarray, index: int, n: int, count: int) -> list[int]:
+def _drawn(key: U64, index: int, n: int, count: int) -> list[int]:
     """`count` numbers below n, one after another, from stream `index` (docs/randomness.md, "Numbers")."""
     out: list[int] = []
     at, some = 0, words_of(key, np.uint64(index), 2 * count + 64)
@@ -147,12 +138,22 @@ def _drawn(key: np.ndarray, index: int, n: int, count: int) -> list[int]:
 
 
 @kernel
-def _write(
-    key: Any, strings: Any, person: Any, fresh: Any, permute: Any, fullname: Any, pieces: Any, pronoun: Any, data: Any,
-    own: Any, heads: Any, words: Any, law: Any, K: Any, C: Any, L: Any, free: Any, width: Any,
-    text: Any, offsets: Any, spans: Any, picks: Any,
-) -> None:  # fmt: skip
-    D, T, codes, a, b = law
+def write_biod(
+    key: U64, people: People, fresh: U16, permute: bool, fullname: bool, data: U8, law: BioD, out: TextRows, picks: U16
+) -> None:
+    """A text of bioD about each person.
+
+    Args:
+        key: [6], the last two the key of the strings; fresh: [rows], as for `write_biographies`.
+        data: that of `Tables`, for the names.
+        out: spans are [rows, 2 + 2K], in bytes; picks: out, [rows, K·C].
+    """
+    person, pronoun, _birth, pieces = people
+    text, offsets, spans = out
+    K, C, L, free, width = law.K, law.C, law.L, law.free, law.width
+    own, heads, words = law.data, law.heads, law.words
+    D, T, codes, a, b = np.uint64(law.D), np.uint64(law.T), np.uint64(law.codes), law.sides[0], law.sides[1]
+    strings = key[4:6]
     keys = np.empty((K, 6), np.uint64)
     for k in range(K):
         keys[k, 0], keys[k, 1], keys[k, 2], keys[k, 3], keys[k, 4], keys[k, 5] = round_keys(
@@ -184,13 +185,13 @@ def _write(
                 head = heads[3, k]
                 for part in range(3):
                     piece = pieces[r, part]
-                    copy32(text, at, data, np.int64(piece & _LOW))
-                    at += np.int64(piece >> _32)
+                    copy32(text, at, data, piece_place(piece))
+                    at += piece_size(piece)
                 if i == 0:
                     spans[r, 0] = 0
                     spans[r, 1] = at - begin
-            copy32(text, at, own, np.int64(head & _LOW))
-            at += np.int64(head >> _32)
+            copy32(text, at, own, piece_place(head))
+            at += piece_size(head)
             spans[r, 2 + 2 * k] = at - begin
             for c in range(C):
                 j = np.uint64(picks[r, k * C + c])
@@ -217,15 +218,15 @@ def _write(
         offsets[r + 1] = at
 
 
-def check_biod(task: CapoTask, example: Mapping[str, Any]) -> None:
-    """Raise `BrokenLaw` unless the row is a text of bioD; with a `seed`, unless its strings are that world's."""
-    p, law = task.params, make_biod(*(getattr(task.params, name) for name in "KCDLT"))
+def check_biod(p: CapoParams, version: int, example: Mapping[str, Any]) -> None:
+    """Raise `BrokenLaw` unless the row is a text of bioD; with a `seed`, unless its strings are those of that seed."""
+    law = biod_of(p)
     name = f"{example['first_name']} {example['middle_name']} {example['last_name']}"
     picks, text = list(example["picks"]), example["text"]
     if len(picks) != p.K * p.C or not all(0 <= pick < p.D for pick in picks):
         raise BrokenLaw(f"picks are {picks}; legal: {p.K * p.C} numbers of 0..{p.D - 1}")
     number = {spell(word, law.width): word for word in range(p.T)}
-    key = string_world(task, example["seed"]) if "seed" in example else None
+    key = string_key(p, version, example["seed"]) if "seed" in example else None
     spans, order, at = {-1: (0, len(name))}, [], 0
     for i, said in enumerate(text.split(". ")):
         end = "" if i + 1 < p.K else "."
@@ -246,7 +247,7 @@ def check_biod(task: CapoTask, example: Mapping[str, Any]) -> None:
         if key is not None:
             for pick, string in zip(mine, strings, strict=True):
                 if list(string) != law.string(key, k, pick):
-                    raise BrokenLaw(f"ID {k + 1}: string {pick} of this world is not {string}")
+                    raise BrokenLaw(f"ID {k + 1}: string {pick} of this seed is not {string}")
             if mine != law.picks(key, example["person_id"])[k * p.C : (k + 1) * p.C]:
                 raise BrokenLaw(f"ID {k + 1}: person {example['person_id']} has other picks than {mine}")
         spans[k] = (at + found.start(2), at + found.end(2))

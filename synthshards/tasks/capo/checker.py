@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import UsageError
 from ..task import BrokenLaw
 from .biod import check_biod
 from .biography import ANSWER, ATTRIBUTES, QUESTIONS, SPANS, date, parts, templates
+from .params import CapoParams
 from .people import DAYS, FIRST_YEAR, MONTHS, PRONOUNS, YEARS, load_pools, person
 from .tables import sentence_orders
-
-if TYPE_CHECKING:
-    from .task import CapoParams, CapoTask
 
 #: The columns that say who a person is.
 FACTS = (
@@ -24,13 +22,12 @@ FACTS = (
 )  # fmt: skip
 
 
-def check_row(task: CapoTask, example: Mapping[str, Any]) -> None:
-    """See `CapoTask.check_example`."""
-    p = task.params
+def check_row(p: CapoParams, version: int, example: Mapping[str, Any]) -> None:
+    """See `CapoTask.check_example`; `version` is the task's."""
     check_facts(p, example)
     text = example["text"]
     if p.form == "biod":
-        check_biod(task, example)
+        check_biod(p, version, example)
     elif p.form == "qa":
         right = question_text(p, example)
         if text != right:
@@ -43,7 +40,7 @@ def check_row(task: CapoTask, example: Mapping[str, Any]) -> None:
     else:
         check_spans(example, read_biography(p, example))
     if "seed" in example:
-        check_person(task, example)
+        check_person(p, version, example)
 
 
 def check_facts(p: CapoParams, example: Mapping[str, Any]) -> None:
@@ -78,10 +75,9 @@ def check_facts(p: CapoParams, example: Mapping[str, Any]) -> None:
             raise BrokenLaw(f"work_city is {example['work_city']!r}, but {example['employer']} is in {home!r}")
 
 
-def check_person(task: CapoTask, example: Mapping[str, Any]) -> None:
-    """Raise `BrokenLaw` unless the facts are those of that person in the world of the example's seed."""
-    p = task.params
-    them = person(example["seed"], p.num_people, example["person_id"], they=p.they, version=task.version)
+def check_person(p: CapoParams, version: int, example: Mapping[str, Any]) -> None:
+    """Raise `BrokenLaw` unless the facts are those of that person of the example's seed."""
+    them = person(example["seed"], p.num_people, example["person_id"], they=p.they, version=version)
     for name in FACTS[:4] if p.form == "biod" else FACTS:
         if example[name] != getattr(them, name):
             raise BrokenLaw(
@@ -168,11 +164,11 @@ def _read_sentence(said: str, skip: int, named: bool, pronoun: str, values: Mapp
     raise BrokenLaw(f"no template and value of this person make {said!r}")
 
 
-def check_answer(task: CapoTask, example: Mapping[str, Any], answer: Sequence[int] | str) -> None:
+def check_answer(p: CapoParams, example: Mapping[str, Any], answer: Sequence[int] | str) -> None:
     """See `CapoTask.check_answer`."""
-    if task.params.form != "qa":
-        raise UsageError(f"capo: form={task.params.form} asks no question; legal: form=qa")
+    if p.form != "qa":
+        raise UsageError(f"capo: form={p.form} asks no question; legal: form=qa")
     said = answer if isinstance(answer, str) else bytes(answer).decode(errors="replace")
-    right = value_of(task.params, example, example["question"])
+    right = value_of(p, example, example["question"])
     if said.strip(" ") != right:
         raise BrokenLaw(f"the answer is {said.strip(' ')!r}, not {right!r}")

@@ -5,10 +5,11 @@ The order of draws is part of the law's version. `synthshards.tasks.capo.people`
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...kernels.arrays import I32, I64, U8, U16, U32, U64
 from ...kernels.copying import copy32, copy64
 from ...kernels.jit import helper, kernel
 from ...kernels.permutation import permute, round_keys
@@ -28,34 +29,109 @@ _NAMES, _HALVES = np.uint64(NAMES_STREAM), np.uint64(HALVES_STREAM)
 _DAYS, _YEARS, _12, _720 = np.uint64(DAYS), np.uint64(YEARS), np.uint64(12), np.uint64(720)
 
 
+class People(NamedTuple):
+    """The people that rows are about.
+
+    Attributes:
+        person: [rows].
+        pronoun: [rows], number of `PRONOUNS`.
+        birth: [rows, 3], month, day, year of the pool, from 0.
+        pieces: [rows, 12], pieces of `Tables.data`: first and middle name (each with its space), last name, pronoun,
+            day, year, birth city, university, major, employer, work city; the last is left free.
+    """
+
+    person: U32
+    pronoun: U8
+    birth: U16
+    pieces: U64
+
+
+class Lists(NamedTuple):
+    """What people's facts are drawn from, as pieces of `Tables.data`.
+
+    Attributes:
+        first, middle, last: names, the former two with a space behind each.
+        pronouns: [3].
+        days: "October 2, " (or "2 of October, "), at month · 28 + day.
+        years: [200].
+        values: birth cities, universities, majors, companies, and work cities (one for each company), end to end.
+        value_start: [6]: where each of these begins.
+        names: [3]: the number of full names, and a and b of the network on it.
+    """
+
+    first: U64
+    middle: U64
+    last: U64
+    pronouns: U64
+    days: U64
+    years: U64
+    values: U64
+    value_start: I64
+    names: U64
+
+
+class Templates(NamedTuple):
+    """Sentences as pieces of `data`.
+
+    Attributes:
+        data: every piece, with room for a wide copy behind the last.
+        before, after: [form, sentence]: what stands before and after the value, with a space at the end. Forms 0..2:
+            the subject is a pronoun; 3..5: the full name of a person of that pronoun, which is not in the piece.
+        start: [7]: attribute a has the sentences start[a]..start[a+1]-1.
+    """
+
+    data: U8
+    before: U64
+    after: U64
+    start: I64
+
+
+class TextRows(NamedTuple):
+    """Where texts are written, end to end.
+
+    Attributes:
+        text: with room for the longest row behind the last.
+        offsets: [rows + 1]: row r has the bytes offsets[r]..offsets[r+1]-1.
+        spans: [rows, 14]: start, stop of each of `SPANS`, in bytes; of what is not in the text −1.
+    """
+
+    text: U8
+    offsets: I64
+    spans: I32
+
+
 @helper
-def _size(piece: Any) -> Any:
+def piece_size(piece: np.uint64) -> np.int64:
+    """Bytes of a piece."""
     return np.int64(piece >> _32)
 
 
 @helper
-def _place(piece: Any) -> Any:
+def piece_place(piece: np.uint64) -> np.int64:
+    """Where a piece begins."""
     return np.int64(piece & _LOW)
 
 
 @kernel
 def locate(
-    key: Any, world: Any, indices: Any, people: Any, rank0: Any, num_people: Any, sides: Any, person: Any, passes: Any
-) -> None:
+    key: U64, of_people: U64, indices: U64, people: np.uint64, rank0: np.uint64, num_people: np.uint64, sides: U64,
+    person: U32, passes: U64,
+) -> None:  # fmt: skip
     """Row i is pass i // people over the people of the dataset; `person` and `passes` say which one, and which pass.
 
     A pass shows each of the `people` ranks once: the first half of the ranks in its first half, in an order of its
     own, then the second half. So between a person and that person's return there are at least people // 2 rows. Ranks
     are turned by a number of the dataset's own. Where the people are a half of all (rank0 and people tell which),
-    the world's permutation of halves leads from rank to person.
+    the people's permutation of halves leads from rank to person.
 
     Args:
-        sides: uint64 [3, 2], of the two halves' networks and of all people's.
+        key: [2 or more]; of_people: [2], the people's key; indices, person, passes: [rows].
+        sides: [3, 2], of the two halves' networks and of all people's.
     """
     s = stream(key, _SHIFT)
     s, shift = below(s, people)
     first_half = people - people // _2
-    halves = round_keys(world, _HALVES)
+    halves = round_keys(of_people, _HALVES)
     keys = halves
     known = _0 - _1
     for r in range(indices.size):
@@ -80,24 +156,20 @@ def locate(
 
 
 @kernel
-def facts_of(
-    world: Any, person: Any, sizes: Any, names: Any, pronouns: Any, lists: Any, pronoun: Any, birth: Any, pieces: Any
-) -> None:
-    """Who the people are: one word of the world's stream `person` holds all facts but the name.
+def facts_of(of_people: U64, lists: Lists, pronouns: np.uint64, people: People) -> None:
+    """Who the people are, by `people.person`: one word of stream `person` holds all facts but the name.
 
     Args:
-        person: uint32 [rows].
-        sizes: uint64 [7]: first, middle and last names, birth cities, universities, majors, companies.
-        names: uint64 (number of full names, a, b of their network); pronouns: how many there are, uint64.
-        lists: (first, middle, last, pronouns, days, years, values, value_start) of `Tables`.
-        pronoun: uint8 [rows]; birth: uint16 [rows, 3], month, day, year of the pool, from 0.
-        pieces: uint64 [rows, 12]: first and middle name (each with its space), last name, pronoun, day, year, birth
-            city, university, major, employer, work city; the last is left free.
+        of_people: [2], the people's key.
+        pronouns: how many there are, 2 or 3.
+        people: filled but for `person`.
     """
-    first, middle, last, pronoun_piece, days, years, values, value_start = lists
-    keys = round_keys(world, _NAMES)
-    middles, lasts = sizes[1], sizes[2]
-    cities, schools, majors, companies = sizes[3], sizes[4], sizes[5], sizes[6]
+    first, middle, last, pronoun_piece, days, years, values, value_start, names = lists
+    person, pronoun, birth, pieces = people
+    keys = round_keys(of_people, _NAMES)
+    middles, lasts = np.uint64(middle.size), np.uint64(last.size)
+    cities, schools = np.uint64(value_start[1]), np.uint64(value_start[2] - value_start[1])
+    majors, companies = np.uint64(value_start[3] - value_start[2]), np.uint64(value_start[4] - value_start[3])
     product = pronouns * _12 * _DAYS * _YEARS * cities * schools * majors * companies
     school0, major0, company0, work0 = value_start[1], value_start[2], value_start[3], value_start[4]
     for r in range(person.size):
@@ -108,7 +180,7 @@ def facts_of(
         pieces[r, 0] = first[given]
         pieces[r, 1] = middle[rest - given * middles]
         pieces[r, 2] = last[name - rest * lasts]
-        s = stream(world, p)
+        s = stream(of_people, p)
         s, x = word_for(s, product)
         number = mulhi(x, pronouns)
         x *= pronouns
@@ -137,13 +209,13 @@ def facts_of(
 
 
 @kernel
-def write_columns(data: Any, pieces: Any, which: Any, out: Any, starts: Any, offsets: Any) -> None:
+def write_columns(data: U8, pieces: U64, which: I64, out: U8, starts: I64, offsets: I64) -> None:
     """String columns: row r of column c is the piece pieces[r, which[c]], without the space behind a name.
 
     Args:
-        which: int64 [columns].
-        out: uint8, the columns' bytes; column c starts at starts[c], with room for a wide copy behind each.
-        offsets: int64 [columns, rows + 1].
+        data: that of `Tables`; pieces: [rows, 12]; which: [columns].
+        out: the columns' bytes; column c starts at starts[c], with room for a wide copy behind each.
+        offsets: [columns, rows + 1].
     """
     cursor = starts.copy()
     for c in range(which.size):
@@ -151,28 +223,26 @@ def write_columns(data: Any, pieces: Any, which: Any, out: Any, starts: Any, off
     for r in range(pieces.shape[0]):
         for c in range(which.size):
             piece = pieces[r, which[c]]
-            copy64(out, cursor[c], data, _place(piece))
-            cursor[c] += _size(piece) - np.int64(which[c] < 2)
+            copy64(out, cursor[c], data, piece_place(piece))
+            cursor[c] += piece_size(piece) - np.int64(which[c] < 2)
             offsets[c, r + 1] = cursor[c] - starts[c]
 
 
 @kernel
 def write_biographies(
-    key: Any, person: Any, fresh: Any, pieces: Any, pronoun: Any, tables: Any, orders: Any, fullname: Any,
-    text: Any, offsets: Any, spans: Any,
-) -> None:  # fmt: skip
+    key: U64, people: People, fresh: U16, templates: Templates, orders: U8, fullname: bool, out: TextRows
+) -> None:
     """Six sentences about each person.
 
     One word of the biography's stream gives its order of sentences, and then a template for each attribute in turn.
 
     Args:
-        person: uint32 [rows]; fresh: uint16 [rows], the number of the biography among the person's own.
-        pieces, pronoun: what `facts_of` made.
-        tables: (data, before, after, start).
-        orders: uint8 [orders, 6].
-        text: uint8 with room for the longest row behind the last; spans: int32 [rows, 14], in bytes.
+        key: [2 or more]; fresh: [rows], the number of the biography among the person's own.
+        orders: [orders, 6], as `sentence_orders` makes them.
     """
-    data, before, after, start = tables
+    person, pronoun, _birth, pieces = people
+    data, before, after, start = templates
+    text, offsets, spans = out
     sizes = np.empty(6, np.uint64)
     product = np.uint64(orders.shape[0])
     for a in range(6):
@@ -198,35 +268,38 @@ def write_biographies(
             if j == 0 or fullname:
                 subject = form + 3
                 for part in range(3):
-                    copy32(text, at, data, _place(pieces[r, part]))
-                    at += _size(pieces[r, part])
+                    copy32(text, at, data, piece_place(pieces[r, part]))
+                    at += piece_size(pieces[r, part])
                 if j == 0:
                     spans[r, 0] = 0
                     spans[r, 1] = at - begin
             piece = before[subject, template[about]]
-            copy64(text, at, data, _place(piece))
-            at += _size(piece)
+            copy64(text, at, data, piece_place(piece))
+            at += piece_size(piece)
             spans[r, 2 + 2 * about] = at - begin
             if about == 0:
-                copy32(text, at, data, _place(pieces[r, 4]))
-                at += _size(pieces[r, 4])
+                copy32(text, at, data, piece_place(pieces[r, 4]))
+                at += piece_size(pieces[r, 4])
             piece = pieces[r, 5 + about]
-            copy64(text, at, data, _place(piece))
-            at += _size(piece)
+            copy64(text, at, data, piece_place(piece))
+            at += piece_size(piece)
             spans[r, 3 + 2 * about] = at - begin
             piece = after[subject, template[about]]
-            copy64(text, at, data, _place(piece))
-            at += _size(piece)
+            copy64(text, at, data, piece_place(piece))
+            at += piece_size(piece)
         at -= 1  # the space after the last sentence
         offsets[r + 1] = at
 
 
 @kernel
-def ask(key: Any, person: Any, passes: Any, orders: Any, asked: Any) -> None:
+def ask(key: U64, person: U32, passes: U64, orders: U8, asked: U8) -> None:
     """Which of the six attributes a question is about.
 
     An exposure is six passes; in each, a person is asked another question, in an order drawn for the exposure from
-    stream person · 2^16 + exposure. `orders` is uint8 [720, 6].
+    stream person · 2^16 + exposure.
+
+    Args:
+        key: [2 or more]; person, passes: [rows]; orders: [720, 6]; asked: out, [rows].
     """
     for r in range(person.size):
         exposure = passes[r] // _6
@@ -236,8 +309,13 @@ def ask(key: Any, person: Any, passes: Any, orders: Any, asked: Any) -> None:
 
 
 @kernel
-def write_questions(asked: Any, pieces: Any, questions: Any, data: Any, text: Any, offsets: Any, spans: Any) -> None:
-    """A question and its answer a row; spans of what is not in the text are −1."""
+def write_questions(asked: U8, pieces: U64, questions: U64, data: U8, out: TextRows) -> None:
+    """A question and its answer a row.
+
+    Args:
+        asked: [rows]; pieces: [rows, 12]; questions: [6, 2], `Tables.asked`; data: that of `Tables`.
+    """
+    text, offsets, spans = out
     at: Any = np.int64(0)
     offsets[0] = 0
     for r in range(asked.size):
@@ -246,30 +324,31 @@ def write_questions(asked: Any, pieces: Any, questions: Any, data: Any, text: An
         for i in range(14):
             spans[r, i] = -1
         piece = questions[a, 0]
-        copy64(text, at, data, _place(piece))
-        at += _size(piece)
+        copy64(text, at, data, piece_place(piece))
+        at += piece_size(piece)
         spans[r, 0] = at - begin
         for part in range(3):
-            copy32(text, at, data, _place(pieces[r, part]))
-            at += _size(pieces[r, part])
+            copy32(text, at, data, piece_place(pieces[r, part]))
+            at += piece_size(pieces[r, part])
         spans[r, 1] = at - begin
         piece = questions[a, 1]
-        copy64(text, at, data, _place(piece))
-        at += _size(piece)
+        copy64(text, at, data, piece_place(piece))
+        at += piece_size(piece)
         spans[r, 2 + 2 * a] = at - begin
         if a == 0:
-            copy32(text, at, data, _place(pieces[r, 4]))
-            at += _size(pieces[r, 4])
+            copy32(text, at, data, piece_place(pieces[r, 4]))
+            at += piece_size(pieces[r, 4])
         piece = pieces[r, 5 + a]
-        copy64(text, at, data, _place(piece))
-        at += _size(piece)
+        copy64(text, at, data, piece_place(piece))
+        at += piece_size(piece)
         spans[r, 3 + 2 * a] = at - begin
         offsets[r + 1] = at
 
 
 @kernel
-def to_characters(text: Any, offsets: Any, spans: Any) -> None:
+def to_characters(rows: TextRows) -> None:
     """Byte spans become character spans (needed where a pool is not ASCII)."""
+    text, offsets, spans = rows
     for r in range(offsets.size - 1):
         for i in range(spans.shape[1]):
             if spans[r, i] >= 0:

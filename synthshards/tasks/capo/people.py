@@ -1,7 +1,7 @@
 """The people of Capo: who they are is a pure function of (seed, pools, number of people, person), and of nothing else.
 
-Splits, forms and numbers of exposures share their people: the facts have a key of their own, the *world's*. This page
-is the law in plain Python; the kernels of `tasks.capo_kernels` say it again, fast, and tests compare the two.
+Splits, forms and numbers of exposures share their people: the facts have a key of their own. This page is the law in
+plain Python; the kernels of `tasks.capo.kernels` say it again, fast, and tests compare the two.
 
 Source of the law: "Physics of Language Models: Part 3.1" (arXiv 2309.14316), section on the bioS data, and Part 3.3
 (arXiv 2404.05405), section on capacity, for sizes of pools. The pools in `pools/` were made for this project.
@@ -23,6 +23,7 @@ import numpy as np
 
 from ...digest import canonical_json
 from ...errors import DataError, UsageError
+from ...kernels.arrays import U64
 from ...kernels.permutation import permuted, round_keys_of
 from ...kernels.rng import key_of, words
 
@@ -45,7 +46,7 @@ POOL_SHA256 = {
     "companies": "9d3e19395fe56493d7435b0750230830cd32b86dc7a621a7c8cfb3370c218532",
     "biographies": "8686a1c75ecfe2965e0dd203bd96dc3eb90ea48d37f9c2460467b7f5f94c59c7",
 }
-#: Streams of the world's key: person p's facts are stream p (below 2^60); these are the round keys of permutations.
+#: Streams of the people's key: person p's facts are stream p (below 2^60); these are the round keys of permutations.
 NAMES_STREAM, HALVES_STREAM = 1 << 61, (1 << 61) + 1
 
 
@@ -69,7 +70,7 @@ class Pools:
 
     @cached_property
     def digest(self) -> str:
-        """``"sha256:"`` and 64 hex digits over all pools; it is part of the world's key."""
+        """``"sha256:"`` and 64 hex digits over all pools; it is part of the people's key."""
         return "sha256:" + hashlib.sha256(canonical_json({k: list(v) for k, v in asdict(self).items()})).hexdigest()
 
 
@@ -123,21 +124,21 @@ def load_pools() -> Pools:
     return Pools(**lists, companies=tuple(c for c, _ in pairs), work_cities=tuple(w for _, w in pairs))
 
 
-def world_key(version: int, seed: int, num_people: int, they: bool, pools: Pools, **more: Any) -> np.ndarray:
-    """The key (uint64 [2]) of all that the splits, forms and exposures of a seed share.
+def people_key(version: int, seed: int, num_people: int, they: bool, pools: Pools, **more: Any) -> U64:
+    """The key [2] of all that the splits, forms and exposures of a seed share.
 
     Args:
         version: of the task.
         seed, num_people: who is meant.
         they: whether "they" is a pronoun beside "he" and "she".
-        more: parameters of a world that has more in it than people (bioD's strings).
+        more: parameters of what is shared beside the people (bioD's strings).
     """
-    world = {"num_people": num_people, "pools": pools.digest, "they": they, **more}
-    document = {"seed": seed, "task": "capo", "task_version": version, "world": world}
+    shared = {"num_people": num_people, "pools": pools.digest, "they": they, **more}
+    document = {"seed": seed, "task": "capo", "task_version": version, "world": shared}
     return key_of(hashlib.sha256(canonical_json(document)).digest())
 
 
-def draw(key: np.ndarray, index: int, *ranges: int) -> list[int]:
+def draw(key: U64, index: int, *ranges: int) -> list[int]:
     """Numbers below each of `ranges`, drawn together from stream `index` (docs/randomness.md, "Numbers")."""
     product, count = int(np.prod(ranges, dtype=object)), 1
     while True:
@@ -156,7 +157,7 @@ def draw(key: np.ndarray, index: int, *ranges: int) -> list[int]:
 def person(
     seed: int, num_people: int, p: int, *, they: bool = False, version: int = 1, pools: Pools | None = None
 ) -> Person:
-    """The facts of person p of a world.
+    """The facts of person p among those of a seed.
 
     Raises:
         UsageError: there is no such person.
@@ -164,7 +165,7 @@ def person(
     if not 0 <= p < num_people:
         raise UsageError(f"person {p}; legal: 0..{num_people - 1}")
     pools = pools or load_pools()
-    key = world_key(version, seed, num_people, they, pools)
+    key = people_key(version, seed, num_people, they, pools)
     pronoun, month, day, year, city, university, major, company = draw(
         key, p, 2 + they, len(MONTHS), DAYS, YEARS,
         len(pools.birth_cities), len(pools.universities), len(pools.majors), len(pools.companies),
@@ -189,11 +190,11 @@ def person(
 
 
 def half_of(num_people: int, half: str) -> tuple[int, int]:
-    """The ranks [start, stop) of a half's people under the world's permutation of halves (see `person_of_rank`)."""
+    """The ranks [start, stop) of a half's people under the people's permutation of halves (see `person_of_rank`)."""
     middle = num_people - num_people // 2
     return (0, middle) if half == "train" else (middle, num_people)
 
 
-def person_of_rank(key: np.ndarray, num_people: int, rank: int) -> int:
+def person_of_rank(key: U64, num_people: int, rank: int) -> int:
     """The person of a rank: ranks below ⌈num_people/2⌉ are the half `people=train`, the others `people=test`."""
     return permuted(rank, num_people, round_keys_of(key, HALVES_STREAM))

@@ -9,8 +9,10 @@ from itertools import permutations
 
 import numpy as np
 
+from ...kernels.arrays import U8, U64
 from ...kernels.permutation import sides
 from .biography import ANSWER, ATTRIBUTES, QUESTIONS, parts
+from .kernels import Lists, Templates
 from .people import DAYS, FIRST_YEAR, MONTHS, PRONOUNS, YEARS, Pools
 
 #: A piece of text is copied 64 bytes at a time, and is no longer.
@@ -24,30 +26,20 @@ class Tables:
     """Pieces are uint64: where a piece starts in `data`, and its length in the high half.
 
     Attributes:
-        data: uint8, everything end to end, with room for a wide copy behind the last piece.
-        lists: first and middle names (each with a space behind it), last names, the three pronouns, days ("October 2, "
-            or "2 of October, ", at month · 28 + day), years; then values, and where each of its pools starts: birth
-            cities, universities, majors, companies and work cities (one for each company).
-        sizes: uint64 [7], of the pools that are drawn from: first, middle and last names, cities to companies.
-        names: uint64: the number of full names, and a and b of the network on it.
-        before, after: [form, sentence]: what stands before and after the value, with a space at the end. Forms 0..2:
-            the subject is a pronoun; 3..5: the full name of a person of that pronoun, which is not in the piece.
-        start: int64 [7]: attribute a has the sentences start[a]..start[a+1]-1.
+        data: everything end to end, with room for a wide copy behind the last piece.
+        lists: of names, pronouns, days, years and values.
+        templates: the sentences.
         asked: [6, 2]: a question's part before the name, and after it.
         attributes: their names.
         ascii: whether every piece is ASCII, so that characters are bytes.
         longest: bytes of the longest biography with the full name in every sentence, and of the longest question.
     """
 
-    data: np.ndarray
-    lists: tuple[np.ndarray, ...]
-    sizes: np.ndarray
-    names: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    start: np.ndarray
-    asked: np.ndarray
-    attributes: np.ndarray
+    data: U8
+    lists: Lists
+    templates: Templates
+    asked: U64
+    attributes: U64
     ascii: bool
     longest: int
 
@@ -65,7 +57,7 @@ def make_tables(pools: Pools, sentences: Mapping[str, tuple[str, ...]], reverse_
             data.extend(raw)
         return known[raw] | len(raw) << 32
 
-    def pieces(texts: list[str]) -> np.ndarray:
+    def pieces(texts: list[str]) -> U64:
         return np.array([piece(text) for text in texts], np.uint64)
 
     lists = [pools.birth_cities, pools.universities, pools.majors, pools.companies, pools.work_cities]
@@ -85,16 +77,17 @@ def make_tables(pools: Pools, sentences: Mapping[str, tuple[str, ...]], reverse_
     value_start = np.cumsum([0, *(len(values) for values in lists)]).astype(np.int64)
     years = [str(FIRST_YEAR + year) for year in range(YEARS)]
     values = [value for values in lists for value in values]
-    looked_up = (first, middle, last, pieces(list(PRONOUNS)), pieces(days), pieces(years), pieces(values), value_start)
+    numbers = np.array([pools.names, *sides(pools.names)], np.uint64)
+    looked_up = Lists(
+        first, middle, last, pieces(list(PRONOUNS)), pieces(days), pieces(years), pieces(values), value_start, numbers
+    )
     raw = bytes(data)
+    flat_data = np.frombuffer(raw + bytes(2 * WIDTH), np.uint8)
+    start = np.cumsum([0, *(len(sentences[name]) for name in ATTRIBUTES)]).astype(np.int64)
     return Tables(
-        data=np.frombuffer(raw + bytes(2 * WIDTH), np.uint8),
+        data=flat_data,
         lists=looked_up,
-        sizes=np.array([len(first), len(middle), len(last), *(len(values) for values in lists[:4])], np.uint64),
-        names=np.array([pools.names, *sides(pools.names)], np.uint64),
-        before=before,
-        after=after,
-        start=np.cumsum([0, *(len(sentences[name]) for name in ATTRIBUTES)]).astype(np.int64),
+        templates=Templates(flat_data, before, after, start),
         asked=asked,
         attributes=attributes,
         ascii=raw.isascii(),
@@ -102,13 +95,13 @@ def make_tables(pools: Pools, sentences: Mapping[str, tuple[str, ...]], reverse_
     )
 
 
-def _length(some: np.ndarray) -> int:
+def _length(some: U64) -> int:
     return int((some >> np.uint64(32)).max())
 
 
 @cache
-def sentence_orders(permute: bool, couple: bool, order: int) -> np.ndarray:
-    """Every order of sentences that a biography may have, uint8 [orders, 6], as numbers of `ATTRIBUTES`."""
+def sentence_orders(permute: bool, couple: bool, order: int) -> U8:
+    """Every order of sentences that a biography may have, [orders, 6], as numbers of `ATTRIBUTES`."""
     if not permute:
         return np.array([IN_ORDER[order]], np.uint8)
     if couple:

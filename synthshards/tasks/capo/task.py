@@ -27,21 +27,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from msgspec import Meta
 
 from ...errors import UsageError
+from ...kernels.arrays import U64
+from ...kernels.buffers import Buffers
 from ...kernels.permutation import sides
-from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..task import Buffers, Preset, Task
-from .biod import BioD, make_biod, string_world
+from ..task import Preset, Task
+from .biod import biod_of, string_key, write_biod
 from .biography import SPANS, templates
 from .checker import check_answer, check_row
-from .kernels import ask, facts_of, locate, to_characters, write_biographies, write_columns, write_questions
-from .people import FIRST_YEAR, half_of, load_pools, world_key
+from .kernels import (
+    People,
+    TextRows,
+    ask,
+    facts_of,
+    locate,
+    to_characters,
+    write_biographies,
+    write_columns,
+    write_questions,
+)
+from .params import CapoParams
+from .people import FIRST_YEAR, half_of, load_pools, people_key
 from .tables import WIDTH, Tables, make_tables, sentence_orders
 from .tokenizer_texts import texts
 
@@ -50,60 +61,6 @@ _STRINGS = {
     "first_name": 0, "middle_name": 1, "last_name": 2, "pronoun": 3,
     "birth_city": 6, "university": 7, "major": 8, "employer": 9, "work_city": 10, "question": 11,
 }  # fmt: skip
-
-
-class CapoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of Capo; `num_people` and `they` decide who exists, everything else how it is told."""
-
-    num_people: Annotated[int, Meta(ge=2, le=160_000_000, description="people in the world")] = 50_000
-    exposures: Annotated[int, Meta(ge=1, le=65_535, description="rows of each person (form=qa: of each question)")] = (
-        100
-    )
-    fresh: Annotated[
-        Annotated[int, Meta(ge=1, le=65_535)] | None,
-        Meta(description="different biographies a person; divides exposures; null: all (bioS), 1: bioS-simple"),
-    ] = None
-    permute: Annotated[bool, Meta(description="a new order of sentences in every biography")] = True
-    fullname: Annotated[bool, Meta(description="the full name in every sentence")] = False
-    order: Annotated[
-        int, Meta(ge=0, le=1, description="without permute: 0 work city before employer, 1 employer before work city")
-    ] = 0
-    reverse_md: Annotated[bool, Meta(description="dates as '2 of October, 1996'")] = False
-    couple: Annotated[
-        bool, Meta(description="permute pairs: date and birth city, university and major, employer and work city")
-    ] = False
-    form: Annotated[Literal["bios", "biod", "qa"], Meta(description="biographies, bioD, or questions")] = "bios"
-    people: Annotated[
-        Literal["all", "train", "test"], Meta(description="everybody, or one of the two halves for questions")
-    ] = "all"
-    they: Annotated[bool, Meta(description="a third pronoun beside he and she")] = False
-    K: Annotated[int, Meta(ge=1, le=50, description="bioD: attributes")] = 4
-    C: Annotated[int, Meta(ge=1, le=50, description="bioD: strings in a value")] = 2
-    D: Annotated[int, Meta(ge=10, le=10_000, description="bioD: different strings of an attribute")] = 1000
-    L: Annotated[int, Meta(ge=1, le=50, description="bioD: words in a string")] = 2
-    T: Annotated[int, Meta(ge=20, le=40_000, description="bioD: words in all")] = 100
-
-    def check(self) -> None:
-        if self.fresh is not None and self.exposures % self.fresh:
-            legal = [n for n in range(1, self.exposures + 1) if self.exposures % n == 0]
-            shown = ", ".join(map(str, legal[:20]))
-            raise UsageError(
-                f"capo: fresh={self.fresh} does not divide exposures={self.exposures}; legal: {shown} or null"
-            )
-        if self.couple and not self.permute:
-            raise UsageError("capo: couple=true permutes pairs of sentences; legal: with permute=true")
-        idle = {
-            "bios": ("K", "C", "D", "L", "T"),
-            "biod": ("order", "reverse_md", "couple"),
-            "qa": ("fresh", "permute", "fullname", "order", "couple", "K", "C", "D", "L", "T"),
-        }[self.form]
-        self.refuse_idle("capo", idle, f"form={self.form}")
-        if self.permute:
-            self.refuse_idle("capo", ["order"], "permute=true")
-        if self.form == "biod" and self.D > self.T**self.L:
-            raise UsageError(
-                f"capo: D={self.D} different strings of L={self.L} words of T={self.T}; legal: D 10..{self.T**self.L}"
-            )
 
 
 @cache
@@ -159,11 +116,11 @@ class CapoTask(Task):
         p = self.params
         return (0, p.num_people) if p.people == "all" else half_of(p.num_people, p.people)
 
-    def world(self, seed: int) -> np.ndarray:
-        """The keys of the people of `seed`, and for bioD of its strings: uint64 [4]."""
+    def shared_state(self, seed: int) -> U64:
+        """The keys of the people of `seed`, and for bioD of its strings: [4]."""
         p = self.params
-        people = world_key(self.version, seed, p.num_people, p.they, load_pools())
-        strings = string_world(self, seed) if p.form == "biod" else np.zeros(2, np.uint64)
+        people = people_key(self.version, seed, p.num_people, p.they, load_pools())
+        strings = string_key(p, self.version, seed) if p.form == "biod" else np.zeros(2, np.uint64)
         return np.concatenate([people, strings])
 
     @cached_property
@@ -171,24 +128,20 @@ class CapoTask(Task):
         half = self.num_chosen - self.num_chosen // 2
         return np.array([sides(half), sides(self.num_chosen - half), sides(self.params.num_people)], np.uint64)
 
-    @cached_property
-    def _biod(self) -> BioD:
-        p = self.params
-        return make_biod(p.K, p.C, p.D, p.L, p.T)
-
-    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
-        p, rows, world, tables = self.params, len(indices), key[2:4], tables_of(self.params.reverse_md)
+    def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
+        p, rows, of_people, tables = self.params, len(indices), key[2:4], tables_of(self.params.reverse_md)
         person, passes = buffers.take("person", rows, np.uint32)[:rows], buffers.take("passes", rows, np.uint64)[:rows]
         first, stop = self._ranks
         locate(
-            key, world, indices, np.uint64(stop - first), np.uint64(first), np.uint64(p.num_people), self._networks,
+            key, of_people, indices, np.uint64(stop - first), np.uint64(first), np.uint64(p.num_people), self._networks,
             person, passes,
         )  # fmt: skip
         pronoun = buffers.take("pronoun", rows, np.uint8)[:rows]
         birth = buffers.take("birth", 3 * rows, np.uint16)[: 3 * rows].reshape(rows, 3)
         pieces = buffers.take("pieces", 12 * rows, np.uint64)[: 12 * rows].reshape(rows, 12)
-        facts_of(world, person, tables.sizes, tables.names, np.uint64(2 + p.they), tables.lists, pronoun, birth, pieces)
-        text, offsets, spans, extra = self._write(key, person, passes, pieces, pronoun, buffers)
+        people = People(person, pronoun, birth, pieces)
+        facts_of(of_people, tables.lists, np.uint64(2 + p.they), people)
+        (text, offsets, spans), extra = self._write(key, people, passes, buffers)
         exposure = passes // np.uint64(6 if p.form == "qa" else 1)
         columns = {
             "text": Column("string", text, offsets),
@@ -217,39 +170,34 @@ class CapoTask(Task):
             for name, start, ends in zip(wanted, starts.tolist(), offsets, strict=True)
         }
 
-    def _write(
-        self, key: np.ndarray, person: np.ndarray, passes: np.ndarray, pieces: np.ndarray, pronoun: np.ndarray,
-        buffers: Buffers,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Column]]:  # fmt: skip
-        """Texts, their offsets, spans in characters, and the columns that only this form has."""
-        p, rows, tables = self.params, len(person), tables_of(self.params.reverse_md)
+    def _write(self, key: U64, people: People, passes: U64, buffers: Buffers) -> tuple[TextRows, dict[str, Column]]:
+        """Texts, with spans in characters, and the columns that only this form has."""
+        p, rows, tables = self.params, len(people.person), tables_of(self.params.reverse_md)
         offsets = buffers.take("text offsets", rows + 1, np.int64)[: rows + 1]
         fresh = (passes % np.uint64(p.fresh or p.exposures)).astype(np.uint16)
         extra: dict[str, Column] = {}
         if p.form == "biod":
-            biod = self._biod
-            text = buffers.take("text", biod.room(rows), np.uint8)
-            spans, picks = biod.write(
-                key, person, fresh, p.permute, p.fullname, pieces, pronoun, tables.data, text, offsets
-            )
+            biod = biod_of(p)
+            spans, picks = np.empty((rows, 2 + 2 * p.K), np.int32), np.empty((rows, p.K * p.C), np.uint16)
+            out = TextRows(buffers.take("text", biod.room(rows), np.uint8), offsets, spans)
+            write_biod(key, people, fresh, p.permute, p.fullname, tables.data, biod, out, picks)
             extra["picks"] = Column("list<uint16>", picks.reshape(-1), np.arange(rows + 1) * picks.shape[1])
         else:
             text = buffers.take("text", rows * tables.longest + 2 * WIDTH, np.uint8)
             spans = buffers.take("spans", rows * 2 * len(SPANS), np.int32)[: rows * 2 * len(SPANS)]
-            spans = spans.reshape(rows, 2 * len(SPANS))
+            out = TextRows(text, offsets, spans.reshape(rows, 2 * len(SPANS)))
             if p.form == "bios":
                 orders = sentence_orders(p.permute, p.couple, p.order)
-                parts = (tables.data, tables.before, tables.after, tables.start)
-                write_biographies(key, person, fresh, pieces, pronoun, parts, orders, p.fullname, text, offsets, spans)
+                write_biographies(key, people, fresh, tables.templates, orders, p.fullname, out)
             else:
                 asked = np.empty(rows, np.uint8)
-                ask(key, person, passes, sentence_orders(True, False, 0), asked)
-                write_questions(asked, pieces, tables.asked, tables.data, text, offsets, spans)
-                pieces[:, 11] = tables.attributes[asked]
-        text = text[: int(offsets[-1])]
+                ask(key, people.person, passes, sentence_orders(True, False, 0), asked)
+                write_questions(asked, people.pieces, tables.asked, tables.data, out)
+                people.pieces[:, 11] = tables.attributes[asked]
+        out = out._replace(text=out.text[: int(offsets[-1])])
         if not tables.ascii:
-            to_characters(text, offsets, spans)
-        return text, offsets, spans, extra
+            to_characters(out)
+        return out, extra
 
     def token_ids(self) -> Sequence[int]:
         """Not for this task: its rows are text.
@@ -271,9 +219,9 @@ class CapoTask(Task):
         """Check a row clause by clause.
 
         Args:
-            example: a row; `seed`, where it is given too, has the facts checked against that world's people.
+            example: a row; `seed`, where it is given too, has the facts checked against the people of that seed.
         """
-        check_row(self, example)
+        check_row(self.params, self.version, example)
 
     def check_answer(self, example: Mapping[str, Any], answer_ids: Sequence[int] | str) -> None:
         """Refuse an answer to a row of `form=qa` unless it is right: the whole value, and nothing but spaces around it.
@@ -284,4 +232,4 @@ class CapoTask(Task):
         Raises:
             UsageError: the task asks no questions.
         """
-        check_answer(self, example, answer_ids)
+        check_answer(self.params, example, answer_ids)

@@ -19,13 +19,14 @@ Two levels at once halve the draws, and a table spells the expansions (three tim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import lcm, prod
+from typing import NamedTuple
 
 import numpy as np
 
+from ...kernels.arrays import I64, U16, U32, U64, Ids
 from .grammar import Grammar
 from .grammar_parser import Rule
 
@@ -93,30 +94,29 @@ def _most(grammar: Grammar, level: int) -> int:
     return most[grammar.root]
 
 
-@dataclass(frozen=True, eq=False)
-class Tables:
+class Tables(NamedTuple):
     """The law of one grammar as a kernel takes it.
 
     The symbols that stages start from are numbered from the root's 0 upward; the last stage yields terminals.
     Expansions lie in rows of 16, padded with zeros; a longer one takes several.
 
     Attributes:
-        groups: int64 [stages], the numbers drawn from one word.
-        radix, first: uint64 [symbols], the radix, and where the symbol's numbers begin in `row`.
-        row: uint32 [numbers], the first row of the expansion that a number means.
-        inner, inner_size: uint16 [rows, 16], uint32 [rows]: expansions to symbols; how many are left from a row on.
-        outer, outer_size: the same for the last stage, in the dtype of the ids.
+        groups: [stages], the numbers drawn from one word.
+        radix, first: [symbols], the radix, and where the symbol's numbers begin in `row`.
+        row: [numbers], the first row of the expansion that a number means.
+        inner, inner_size: [rows, 16], [rows]: expansions to symbols; how many are left from a row on.
+        outer, outer_size: the same for the last stage.
         widest: the most symbols in a row before the last stage.
     """
 
-    groups: np.ndarray
-    radix: np.ndarray
-    first: np.ndarray
-    row: np.ndarray
-    inner: np.ndarray
-    inner_size: np.ndarray
-    outer: np.ndarray
-    outer_size: np.ndarray
+    groups: I64
+    radix: U64
+    first: U64
+    row: U32
+    inner: U16
+    inner_size: U32
+    outer: Ids
+    outer_size: U32
     widest: int
 
 

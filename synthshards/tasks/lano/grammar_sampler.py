@@ -1,4 +1,4 @@
-"""Grammars drawn at random, as the cfg3 families were: a new world for each `grammar_seed`.
+"""Grammars drawn at random, as the cfg3 families were: a new one for each `grammar_seed`.
 
 A grammar of depth 2 with two symbols a level, two rules a symbol and rules of 1..2 symbols (seed 0):
 
@@ -40,13 +40,13 @@ from ...kernels.rng import key_of, words
 from .grammar import MAX_SENTENCE, Grammar
 from .grammar_parser import MAX_DEPTH, Rule
 
-#: Version of the Lano task, whose worlds these are.
+#: Version of the Lano task, whose grammars these are.
 LANO_VERSION = 1
 #: Symbols in all rules together, so that a grammar is drawn in a second and fits into a manifest.
 MAX_PLACES = 200_000
 
 
-def check_world(
+def check_shape(
     where: str,
     symbols: Sequence[int],
     degrees: tuple[int, int],
@@ -54,7 +54,7 @@ def check_world(
     distinct_symbols: bool,
     distinct_rules: bool,
 ) -> None:
-    """Refuse worlds that some seed could not draw.
+    """Refuse shapes that some seed could not draw.
 
     Raises:
         UsageError: naming the parameters and what would be legal.
@@ -128,9 +128,9 @@ def draw_grammar(
     """
     if not 0 <= grammar_seed < 1 << 64:
         raise UsageError(f"grammar_seed={grammar_seed}; legal: 0..2^64-1")
-    check_world("grammar", symbols, degrees, rule_lengths, distinct_symbols, distinct_rules)
+    check_shape("grammar", symbols, degrees, rule_lengths, distinct_symbols, distinct_rules)
     (min_degree, max_degree), (min_rule_length, max_rule_length) = degrees, rule_lengths
-    world = {
+    shape = {
         "depth": len(symbols),
         "distinct_rules": distinct_rules,
         "distinct_symbols": distinct_symbols,
@@ -143,7 +143,7 @@ def draw_grammar(
         "task": "lano",
         "task_version": LANO_VERSION,
     }
-    source = _words(hashlib.sha256(b"synthshards grammar\0" + canonical_json(world)).digest())
+    source = _words(hashlib.sha256(b"synthshards grammar\0" + canonical_json(shape)).digest())
     levels: list[tuple[int, ...]] = []
     free = sum(symbols) + 4  # the root's number: the highest
     for size in (1, *symbols[:-1]):

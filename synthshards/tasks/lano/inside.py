@@ -19,31 +19,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...errors import UsageError
+from ...kernels.arrays import F64, I64
 from ...kernels.jit import helper, kernel
 
 _NONE = -np.inf
 
 
-@dataclass(frozen=True, eq=False)
-class LevelRules:
+class LevelRules(NamedTuple):
     """The rules of one level, flat; symbols are numbered within their level from 0.
 
     Attributes:
         symbols: their number.
-        rule_at: int64 [symbols + 1]: symbol X has the rules rule_at[X]..rule_at[X+1]-1.
-        body_at: int64 [rules + 1]: rule r has the symbols body_at[r]..body_at[r+1]-1 of `body`.
-        body: int64, symbols of the level below.
+        rule_at: [symbols + 1]: symbol X has the rules rule_at[X]..rule_at[X+1]-1.
+        body_at: [rules + 1]: rule r has the symbols body_at[r]..body_at[r+1]-1 of `body`.
+        body: symbols of the level below.
     """
 
     symbols: int
-    rule_at: np.ndarray
-    body_at: np.ndarray
-    body: np.ndarray
+    rule_at: I64
+    body_at: I64
+    body: I64
+
+
+class Spans(NamedTuple):
+    """The spans of one level over n terminals. Those with one start and one symbol are a *run*.
+
+    Attributes:
+        run_at: [n + 2]: start i has the runs run_at[i]..run_at[i+1]-1.
+        run_symbol: [runs].
+        run_span: [runs + 1]: run r has the spans run_span[r]..run_span[r+1]-1.
+        end, value: [spans].
+    """
+
+    run_at: I64
+    run_symbol: I64
+    run_span: I64
+    end: I64
+    value: F64
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +88,7 @@ def _offsets(counts: Sequence[int]) -> np.ndarray:
 
 
 @helper
-def _log_add(a: Any, b: Any) -> Any:
+def _log_add(a: float, b: float) -> float:
     """log(exp(a) + exp(b)) of finite a and b."""
     if a < b:
         a, b = b, a
@@ -79,7 +96,7 @@ def _log_add(a: Any, b: Any) -> Any:
 
 
 @helper
-def _plus(a: Any, b: Any, prime: Any) -> Any:
+def _plus(a: float, b: float, prime: float) -> float:
     """The sum of two values: logarithms if `prime` is 0, else integers below it (all exact in a float64)."""
     if prime == 0:
         return _log_add(a, b)
@@ -88,25 +105,20 @@ def _plus(a: Any, b: Any, prime: Any) -> Any:
 
 
 @helper
-def _times(a: Any, b: Any, prime: Any) -> Any:
+def _times(a: float, b: float, prime: float) -> float:
     """Their product; a prime below 2^26 keeps it exact."""
     return a + b if prime == 0 else np.float64(np.uint64(a * b) % np.uint64(prime))
 
 
 @kernel
-def _spans_above(
-    n: Any, starts: Any, run_at: Any, run_symbol: Any, run_span: Any, span_end: Any, span_value: Any,
-    rule_at: Any, body_at: Any, body: Any, weighted: Any, prime: Any,
-) -> Any:  # fmt: skip
-    """The spans of one level, with their values, from those of the level below.
-
-    Spans with one start and one symbol are a *run*. Start i has the runs run_at[i]..run_at[i+1]-1; run r is of symbol
-    run_symbol[r] and has the spans run_span[r]..run_span[r+1]-1. Only starts below `starts` are tried.
+def _spans_above(n: int, starts: int, below: Spans, rules: LevelRules, weighted: bool, prime: float) -> Spans:
+    """The spans of one level, with their values, from those of the level below. Only starts below `starts` are tried.
 
     A rule is matched with three sets of positions, kept as lists and as dense values: 0 and 1 hold by turns where its
     first k symbols can end, and 2 where the symbol itself can. A value of −inf stands for none.
     """
-    symbols = rule_at.size - 1
+    run_at, run_symbol, run_span, span_end, span_value = below
+    symbols, rule_at, body_at, body = rules
     out_run_at = np.zeros(n + 2, np.int64)
     out_symbol = np.empty(2 * n + 16, np.int64)
     out_run_span = np.empty(2 * n + 16, np.int64)
@@ -175,15 +187,14 @@ def _spans_above(
                     spans += 1
     out_run_at[n + 1] = runs
     out_run_span[runs] = spans
-    return out_run_at, out_symbol[:runs], out_run_span[: runs + 1], out_end[:spans], out_value[:spans]
+    return Spans(out_run_at, out_symbol[:runs], out_run_span[: runs + 1], out_end[:spans], out_value[:spans])
 
 
 @kernel
-def _starts_below(
-    above: Any, run_at: Any, run_symbol: Any, run_span: Any, span_end: Any, span_value: Any,
-    rule_at: Any, body_at: Any, body: Any, symbols_below: Any,
-) -> Any:  # fmt: skip
-    """Start values of the level below, float64 [n + 1, symbols_below], from those of a level and the spans below."""
+def _starts_below(above: F64, spans: Spans, rules: LevelRules, symbols_below: int) -> F64:
+    """Start values of the level below, [n + 1, symbols_below], from those of a level and the spans below."""
+    run_at, run_symbol, run_span, span_end, span_value = spans
+    _symbols, rule_at, body_at, body = rules
     n = above.shape[0] - 1
     below = np.full((n + 1, symbols_below), _NONE)
     value = np.full((2, n + 1), _NONE)
@@ -250,14 +261,13 @@ class Chart:
         one = np.full(n, 1.0 if prime else 0.0)
         # Each place is a run of one span; a token that is no terminal is a symbol that no rule wants.
         places = np.arange(n + 1)
-        spans = (np.append(places, n), ids.astype(np.int64) - 1, places, places[1:], one)
+        spans = Spans(np.append(places, n), ids.astype(np.int64) - 1, places, places[1:], one)
         self._grammar, self._n = grammar, n
         #: Spans of each level, from the terminals' upward.
-        self._levels: list[tuple[np.ndarray, ...]] = [spans]
+        self._levels = [spans]
         for height, rules in enumerate(reversed(grammar.levels), 1):
             starts = 1 if height == len(grammar.levels) else n  # the root starts at 0 alone
-            arrays = rules.rule_at, rules.body_at, rules.body
-            spans = _spans_above(n, starts, *spans, *arrays, weighted, float(prime))
+            spans = _spans_above(n, starts, spans, rules, weighted, float(prime))
             self._levels.append(spans)
 
     def inside(self) -> float:
@@ -273,7 +283,7 @@ class Chart:
         starts[0, 0] = 0.0
         for height, rules in zip(range(len(grammar.levels) - 1, -1, -1), grammar.levels, strict=True):
             below = grammar.levels[-height].symbols if height else grammar.terminals
-            starts = _starts_below(starts, *self._levels[height], rules.rule_at, rules.body_at, rules.body, below)
+            starts = _starts_below(starts, self._levels[height], rules, below)
         _, _, _, end, value = self._levels[-1]
         joint = np.full((n + 1, grammar.terminals + 1), _NONE)
         joint[:, :-1] = starts

@@ -27,14 +27,16 @@ import numpy as np
 from msgspec import Meta
 
 from ...errors import UsageError
+from ...kernels.arrays import U16, U32, U64, Ids
+from ...kernels.buffers import Buffers
 from ...kernels.jit import helper, kernel
-from ...kernels.rng import mulhi, stream, word_for
+from ...kernels.rng import State, mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..task import BrokenLaw, Buffers, Preset, Task, check_mask, integers, token_rows
-from .expansion import WIDE, tables
+from ..task import BrokenLaw, Preset, Task, TokenRows, check_mask, integers, token_rows
+from .expansion import WIDE, Tables, tables
 from .grammar import SHIPPED, Grammar, canonical_source, load_grammar
-from .grammar_sampler import LANO_VERSION, check_world, draw_grammar
+from .grammar_sampler import LANO_VERSION, check_shape, draw_grammar
 
 _0, _1, _2, _3, _4, _5, _6, _7, _8, _16 = (np.uint64(i) for i in (*range(9), 16))
 #: Every token id is a uint32, and this one stays free.
@@ -85,12 +87,12 @@ class LanoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.grammar == "drawn":
             if self.grammar_seed >= 1 << 64:
                 raise UsageError(f"lano: grammar_seed={self.grammar_seed} is not legal; legal: int 0..2^64-1")
-            check_world("lano", *self._world())
+            check_shape("lano", *self._shape())
         for field in msgspec.structs.fields(self):
             given = getattr(self, field.name)
             if self.grammar != "drawn" and field.name not in _ALWAYS and given != field.default:
                 raise UsageError(f"lano: {field.name}={given!r} is for drawn grammars; legal: only with grammar=drawn")
-        V = self.world().terminals
+        V = self.make_grammar().terminals
         if 1 <= self.bos_token_id <= V + 3:
             raise UsageError(
                 f"lano: bos_token_id={self.bos_token_id} clashes with the terminals 1..{V} or the reserved ids "
@@ -106,15 +108,15 @@ class LanoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         return numbers if len(numbers) == self.depth else numbers * self.depth
 
-    def _world(self) -> tuple[tuple[int, ...], tuple[int, int], tuple[int, int], bool, bool]:
+    def _shape(self) -> tuple[tuple[int, ...], tuple[int, int], tuple[int, int], bool, bool]:
         degrees, lengths = (self.min_degree, self.max_degree), (self.min_rule_length, self.max_rule_length)
         return self.sizes(), degrees, lengths, self.distinct_symbols, self.distinct_rules
 
-    def world(self) -> Grammar:
+    def make_grammar(self) -> Grammar:
         """The grammar itself."""
         if self.grammar != "drawn":
             return load_grammar(self.grammar)
-        sizes, degrees, lengths, distinct_symbols, distinct_rules = self._world()
+        sizes, degrees, lengths, distinct_symbols, distinct_rules = self._shape()
         flags = {"distinct_symbols": distinct_symbols, "distinct_rules": distinct_rules}
         return draw_grammar(self.grammar_seed, sizes, degrees, lengths, **flags)
 
@@ -140,10 +142,10 @@ def _sizes_text(symbols: int | str) -> str:
 
 
 @helper
-def _put(out: Any, at: Any, rows: Any, row: Any) -> None:
+def _put(out: Ids, at: np.uint64, rows: Ids, row: np.uint64) -> None:
     """Copy a row's 16 entries to out[at:], whatever its true length.
 
-    Straight-line, loads before stores: see `put_word` in words.py. `out` needs 16 entries of room.
+    Straight-line, loads before stores: see `node_names.put_word`. `out` needs 16 entries of room.
     """
     r, o = np.uint64(row), np.uint64(at)
     a0, a1, a2, a3, a4, a5, a6, a7 = (
@@ -161,10 +163,15 @@ def _put(out: Any, at: Any, rows: Any, row: Any) -> None:
 
 @helper
 def _expand(
-    s: Any, symbols: Any, i: Any, end: Any, group: Any, out: Any, to: Any,
-    radix: Any, first: Any, row_of: Any, rows: Any, sizes: Any,
-) -> Any:  # fmt: skip
-    """One stage: write the expansions of symbols[i:end] to out[to:]; (new state, where they end)."""
+    s: State, symbols: U16, i: np.uint64, end: np.uint64, group: np.uint64, out: Ids, to: np.uint64, tables: Tables,
+    spelled: tuple[Ids, U32],
+) -> tuple[State, np.uint64]:  # fmt: skip
+    """One stage: write the expansions of symbols[i:end] to out[to:]; (new state, where they end).
+
+    `spelled` are the tables' inner or outer expansions and their sizes.
+    """
+    radix, first, row_of = tables.radix, tables.first, tables.row
+    rows, sizes = spelled
     while i < end:
         stop = min(i + group, end)
         product = _1
@@ -190,12 +197,25 @@ def _expand(
 
 @kernel
 def _fill(
-    key: Any, indices: Any, start: Any, ids: Any, mask: Any, offsets: Any, length_out: Any,
-    groups: Any, radix: Any, first: Any, row_of: Any, inner: Any, inner_size: Any, outer: Any, outer_size: Any,
-    widest: Any, room: Any, framed: Any, bos: Any,
-) -> Any:  # fmt: skip
-    """Write rows start, start + 1 … while `room` is left for another; return the number of rows that stand."""
-    half = np.uint64(widest + WIDE)
+    key: U64,
+    indices: U64,
+    start: int,
+    out: TokenRows,
+    length_out: Ids,
+    tables: Tables,
+    room: int,
+    framed: bool,
+    bos: int,
+) -> int:
+    """Write rows start, start + 1 … while `room` is left for another; return the number of rows that stand.
+
+    Args:
+        key: [2 or more]; indices, length_out: [rows].
+    """
+    ids, mask, offsets = out
+    groups = tables.groups
+    inner, outer = (tables.inner, tables.inner_size), (tables.outer, tables.outer_size)
+    half = np.uint64(tables.widest + WIDE)
     symbols = np.empty(2 * half, np.uint16)  # two halves in turn: what a stage reads, and what it writes
     last = groups.size - 1
     at = offsets[start]
@@ -214,10 +234,10 @@ def _fill(
         end = _1
         for stage in range(last):
             group = np.uint64(groups[stage])
-            s, made = _expand(s, symbols, now, end, group, symbols, then, radix, first, row_of, inner, inner_size)
+            s, made = _expand(s, symbols, now, end, group, symbols, then, tables, inner)
             now, then, end = then, now, made
         group = np.uint64(groups[last])
-        s, made = _expand(s, symbols, now, end, group, ids, np.uint64(at), radix, first, row_of, outer, outer_size)
+        s, made = _expand(s, symbols, now, end, group, ids, np.uint64(at), tables, outer)
         length_out[r] = np.int64(made) - at
         at = np.int64(made)
         offsets[r + 1] = at
@@ -253,7 +273,7 @@ class LanoTask(Task):
 
     def __init__(self, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> None:
         super().__init__(params, **overrides)
-        self.grammar: Grammar = self.params.world()
+        self.grammar: Grammar = self.params.make_grammar()
         self._framed = self.params.framing == "bos"
 
     @property
@@ -269,21 +289,17 @@ class LanoTask(Task):
             "length": "uint16" if self.grammar.lengths[1] < 1 << 16 else "uint32",
         }
 
-    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
-        t = tables(self.grammar, self._id_dtype)
+    def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
+        expansions = tables(self.grammar, self._id_dtype)
         _, longest, mean = self.grammar.lengths
         rows = len(indices)
         kinds = self.columns
         length = np.empty(rows, kinds["length"])
         room = longest + 1 + WIDE
 
-        def fill(first: int, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray) -> int:
-            done: int = _fill(
-                key, indices, first, ids, mask, offsets, length,
-                t.groups, t.radix, t.first, t.row, t.inner, t.inner_size, t.outer, t.outer_size,
-                t.widest, room, self._framed, self.params.bos_token_id,
-            )  # fmt: skip
-            return done
+        def fill(first: int, out: TokenRows) -> int:
+            bos = self.params.bos_token_id
+            return _fill(key, indices, first, out, length, expansions, room, self._framed, bos)
 
         ids, mask, offsets = token_rows(fill, self._id_dtype, rows, mean + self._framed, room, buffers)
         return RaggedBatch(

@@ -1,7 +1,7 @@
 """Random expressions for Mano: their shapes, their writing and working out, and how many of them divide by units only.
 
-The law and the order of draws are in mano.py. Rows are made side by side in *lanes*: arrays of lanes hold element e of
-lane k at e·LANES + k.
+The law and the order of draws are in `mano.task`. Rows are made side by side in *lanes*: arrays of lanes hold element e
+of lane k at e·LANES + k.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from math import comb, factorial, gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...kernels.arrays import I64, U8, U16, U32, U64, Ids
 from ...kernels.jit import helper
-from ...kernels.rng import mulhi, word_for
+from ...kernels.rng import State, mulhi, word_for
 
 #: Ids of values start here.
 VALUE_BASE = 5000
@@ -126,15 +127,54 @@ def first_below(ttype: str, p: int, L: int, least: Fraction) -> tuple[int, float
     return None
 
 
-@cache
-def shapes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tables of the shapes of up to 7 operations: entries, operators, leaves.
+class Shapes(NamedTuple):
+    """Tables of the shapes of up to 7 operations.
 
-    Entry _FIRST_SHAPE[m] + r (uint16) names the shape of number r below m!. Row s of `operators` (uint32 [shapes · 8])
-    holds for each operator of shape s, from the left, its place among the tokens and, above bit 16, that of its right
-    side; row s of `leaves` (uint32 [shapes · 8]) the place of each value. Rows are filled up with the place behind the
-    last token.
+    Attributes:
+        entries: entry _FIRST_SHAPE[m] + r names the shape of number r below m!.
+        operators: [shapes · 8]: row s holds for each operator of shape s, from the left, its place among the tokens
+            and, above bit 16, that of its right side.
+        leaves: [shapes · 8]: row s holds the place of each value. Rows are filled up with the place behind the last
+            token.
     """
+
+    entries: U16
+    operators: U32
+    leaves: U32
+
+
+class Tables(NamedTuple):
+    """What the parameters say to the kernels.
+
+    With R = floor(2^64 / p) + 1 a number x < 2^32 leaves the remainder ((x·R mod 2^64)·p) // 2^64 mod p.
+
+    Attributes:
+        rules: [2·p·operators]: for operator o and right side b the pair (f·R, g·R) at index 2·(o·p + b), such that
+            (left·f + g) mod p is the result.
+        stuck: [p·operators]: 1 at o·p + b where b has no inverse.
+        op_ids: [operators]: their ids, synonyms counted.
+        value_group, value_product: values drawn from one word, and p to that power.
+        op_product: the number of operators to the power 16, which share a word.
+        augment, qa, divides: whether there are synonyms, ℓ is always L, a draw can be given up.
+    """
+
+    rules: U64
+    stuck: U8
+    op_ids: U8
+    L: np.uint64
+    p: np.uint64
+    value_group: np.uint64
+    value_product: np.uint64
+    op_product: np.uint64
+    bos: np.uint64
+    augment: bool
+    qa: bool
+    divides: bool
+
+
+@cache
+def shapes() -> Shapes:
+    """The tables of all shapes of up to 7 operations."""
 
     @cache
     def places(m: int, r: int) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
@@ -153,12 +193,16 @@ def shapes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         operators[number] = leaves[number] = 2 * len(ops) + 1
         operators[number, : len(ops)] = [at | right << 16 for at, right in ops]
         leaves[number, : len(values)] = values
-    return np.array(entries, np.uint16), operators.ravel(), leaves.ravel()
+    return Shapes(np.array(entries, np.uint16), operators.ravel(), leaves.ravel())
 
 
 @helper
-def line_up(rows: Any, L: Any, lengths: Any, pending: Any, row_of: Any, active: Any, seat: Any) -> None:
-    """Give the pending rows their lanes, in order of falling ℓ; active[t] is the number of lanes with ℓ ≥ t."""
+def line_up(rows: int, L: np.uint64, lengths: U64, pending: U64, row_of: U64, active: I64, seat: U64) -> None:
+    """Give the pending rows their lanes, in order of falling ℓ; active[t] is the number of lanes with ℓ ≥ t.
+
+    Args:
+        lengths, pending, row_of: [LANES]; active, seat: [L + 2].
+    """
     active[:] = 0
     for i in range(rows):
         active[lengths[pending[i]]] += 1
@@ -173,14 +217,21 @@ def line_up(rows: Any, L: Any, lengths: Any, pending: Any, row_of: Any, active: 
 
 @helper
 def write(
-    s: Any, k: Any, length: Any, start: Any, ids: Any, ops: Any, places: Any, value: Any, digits: Any, sizes: Any,
-    op_ids: Any, shape_of: Any, shape_ops: Any, shape_leaves: Any, law: Any,
-) -> Any:  # fmt: skip
+    s: State, k: np.uint64, length: np.uint64, start: np.uint64, ids: Ids, lanes: tuple[U8, U32, U32],
+    scratch: tuple[U64, U64], tables: Tables, shapes: Shapes,
+) -> State:  # fmt: skip
     """Draw an expression and write its tokens to ids[start:]; the new state.
 
-    Operator t of lane k goes to ops, its place and that of its right side to places; values to their places in value.
+    Args:
+        lanes: out, (ops, places, value), [steps · LANES] each: operator t of lane k goes to ops, its place and that of
+            its right side to places; values go to their places in value.
+        scratch: digits [L + 9 + value_group], sizes [L + 2].
     """
-    p, value_group, value_product, op_product = law
+    ops, places, value = lanes
+    digits, sizes = scratch
+    shape_of, shape_ops, shape_leaves = shapes
+    p, op_ids, op_product = tables.p, tables.op_ids, tables.op_product
+    value_group, value_product = tables.value_group, tables.value_product
     choices = np.uint64(op_ids.size)
     t: Any = _0
     while t < length:
@@ -243,15 +294,19 @@ def write(
 
 
 @helper
-def work_out(
-    L: Any, p: Any, divides: Any, active: Any, ops: Any, places: Any, value: Any, broken: Any, rules: Any, stuck: Any
-) -> None:
-    """Work out all lanes' operations from the right: both sides of each stand when its turn comes."""
+def work_out(active: I64, lanes: tuple[U8, U32, U32], broken: U8, tables: Tables) -> None:
+    """Work out all lanes' operations from the right: both sides of each stand when its turn comes.
+
+    Args:
+        active: [L + 2], lanes that have so many operations; lanes: as for `write`; broken: out, [LANES].
+    """
+    ops, places, value = lanes
+    L, p, divides, rules, stuck = tables.L, tables.p, tables.divides, tables.rules, tables.stuck
     t: Any = L
     while t > _0:
-        lanes = active[t]
+        running = active[t]
         t -= _1
-        for lane in range(lanes):
+        for lane in range(running):
             k = np.uint64(lane)
             place = np.uint64(places[t * LANES + k])
             cell = (place & _LOW16) * LANES + k

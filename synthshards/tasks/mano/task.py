@@ -28,7 +28,6 @@ probability ½. The loss mask is 1 on every token, and there is no end token: a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import gcd
@@ -39,12 +38,14 @@ import numpy as np
 from msgspec import Meta
 
 from ...errors import UsageError
+from ...kernels.arrays import I64, U16, U64, Ids
+from ...kernels.buffers import Buffers
 from ...kernels.jit import kernel
 from ...kernels.rng import mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
-from ..task import BrokenLaw, Buffers, Preset, Task, check_mask, integers
-from .expressions import LANES, VALUE_BASE, first_below, line_up, shapes, work_out, write
+from ..task import BrokenLaw, Preset, Task, check_mask, integers
+from .expressions import LANES, VALUE_BASE, Shapes, Tables, first_below, line_up, shapes, work_out, write
 
 #: The token ids of the paper; `<len_l>` is 10·l and `<ans_l>` 10·l + 4, values start at VALUE_BASE. A synonym of bos is
 #: one less, of an operator four more, of a mark one more.
@@ -94,23 +95,8 @@ class ManoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
 
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    """Arguments of `_fill` that follow from the parameters.
-
-    With R = floor(2^64 / p) + 1 a number x < 2^32 leaves the remainder ((x·R mod 2^64)·p) // 2^64 mod p. `rules` holds
-    for operator o and right side b the pair (f·R, g·R) at index 2·(o·p + b), such that (left·f + g) mod p is the
-    result. `stuck` is 1 at o·p + b where b has no inverse.
-    """
-
-    rules: np.ndarray
-    stuck: np.ndarray
-    op_ids: np.ndarray
-    law: tuple[Any, ...]
-
-
 @cache
-def _tables(params: ManoParams) -> _Tables:
+def _tables(params: ManoParams) -> Tables:
     p, synonyms = params.value_mod, 1 + params.knowledge_augment
     reciprocal = 2**64 // p + 1
     rules, stuck, op_ids = [], [], []
@@ -124,26 +110,36 @@ def _tables(params: ManoParams) -> _Tables:
                 rules += [f * reciprocal % 2**64, g * reciprocal % 2**64]
                 stuck.append(letter == "d" and not unit)
     group = max(g for g in range(1, 53) if p**g <= 2**52)
-    numbers = (params.L, p, group, p**group, len(op_ids) ** 16, params.bos_token_id)
-    return _Tables(
-        np.array(rules, np.uint64),
-        np.array(stuck, np.uint8),
-        np.array(op_ids, np.uint8),
-        (*map(np.uint64, numbers), params.knowledge_augment, params.qa, "d" in params.ttype),
+    return Tables(
+        rules=np.array(rules, np.uint64),
+        stuck=np.array(stuck, np.uint8),
+        op_ids=np.array(op_ids, np.uint8),
+        L=np.uint64(params.L),
+        p=np.uint64(p),
+        value_group=np.uint64(group),
+        value_product=np.uint64(p**group),
+        op_product=np.uint64(len(op_ids) ** 16),
+        bos=np.uint64(params.bos_token_id),
+        augment=params.knowledge_augment,
+        qa=params.qa,
+        divides="d" in params.ttype,
     )
 
 
 @kernel
 def _fill(
-    key: Any, indices: Any, ids: Any, offsets: Any, length_out: Any, answer_out: Any,
-    rules: Any, stuck: Any, op_ids: Any, shape_of: Any, shape_ops: Any, shape_leaves: Any, law: Any,
-) -> None:  # fmt: skip
+    key: U64, indices: U64, ids: Ids, offsets: I64, length_out: U16, answer_out: U16, tables: Tables, shapes: Shapes
+) -> None:
     """Write all rows, `LANES` of them side by side.
 
     Where all lanes do the same step, none waits for its own last step, and loops whose lengths fall slowly from lane to
     lane end where the processor expects.
+
+    Args:
+        key: [2 or more]; indices, length_out, answer_out: [rows].
+        ids: room for rows of the greatest length; offsets: [rows + 1].
     """
-    L, p, value_group, value_product, op_product, bos, augment, qa, divides = law
+    L, bos, augment, qa = tables.L, tables.bos, tables.augment, tables.qa
     header = L * _8 if augment else L
     pair = (key[0], key[1])
     s0, s1 = np.empty(LANES, np.uint64), np.empty(LANES, np.uint64)
@@ -152,15 +148,16 @@ def _fill(
     pending, row_of = np.empty(LANES, np.uint64), np.empty(LANES, np.uint64)
     active, seat = np.empty(L + _2, np.int64), np.empty(L + _2, np.uint64)
     sizes = np.empty(L + _2, np.uint64)
-    digits = np.zeros(L + _1 + value_group + _8, np.uint64)
+    digits = np.zeros(L + _1 + tables.value_group + _8, np.uint64)
     ops = np.zeros((L + _8) * LANES, np.uint8)
     places = np.empty((L + _8) * LANES, np.uint32)
     value = np.empty((_2 * L + _2) * LANES, np.uint32)
     broken = np.zeros(LANES, np.uint8)
+    lanes, scratch = (ops, places, value), (digits, sizes)
     at = _0
     offsets[0] = 0
     for block in range(0, indices.size, np.int64(LANES)):
-        rows = min(np.int64(LANES), indices.size - block)
+        rows: Any = min(np.int64(LANES), indices.size - block)
         for i in range(rows):
             s0[i], s1[i], s2[i], s3[i] = stream(pair, indices[block + i])
         for i in range(rows):
@@ -184,12 +181,9 @@ def _fill(
                 row = row_of[k]
                 s = (s0[row], s1[row], s2[row], s3[row])
                 start = np.uint64(offsets[block + np.int64(row)]) + _2
-                s = write(
-                    s, k, lengths[row], start, ids, ops, places, value, digits, sizes,
-                    op_ids, shape_of, shape_ops, shape_leaves, (p, value_group, value_product, op_product),
-                )  # fmt: skip
+                s = write(s, k, lengths[row], start, ids, lanes, scratch, tables, shapes)
                 s0[row], s1[row], s2[row], s3[row] = s
-            work_out(L, p, divides, active, ops, places, value, broken, rules, stuck)
+            work_out(active, lanes, broken, tables)
             again = 0
             for lane in range(rows):
                 k = np.uint64(lane)
@@ -230,15 +224,14 @@ class ManoTask(Task):
             "answer": "uint16",
         }
 
-    def generate(self, key: np.ndarray, indices: np.ndarray, buffers: Buffers) -> RaggedBatch:
-        tables, rows = _tables(self.params), len(indices)
+    def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
+        rows = len(indices)
         room = rows * (2 * self.params.L + 5)
         ids = buffers.take("input_ids", room, self._id_dtype)
         mask = buffers.take("loss_mask", room, np.bool_)
         offsets = buffers.take("offsets", rows + 1, np.int64)[: rows + 1]
         length, answer = np.empty(rows, np.uint16), np.empty(rows, np.uint16)
-        fixed = (tables.rules, tables.stuck, tables.op_ids, *shapes(), tables.law)
-        _fill(key, indices, ids, offsets, length, answer, *fixed)
+        _fill(key, indices, ids, offsets, length, answer, _tables(self.params), shapes())
         total = int(offsets[rows])
         mask[:total] = True
         return RaggedBatch(

@@ -19,10 +19,10 @@ from reference_brevo import Brevo
 
 from synthshards import BrevoTask, UsageError, make_task
 from synthshards.catalog import task_from_text
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.tasks import task as task_module
 from synthshards.tasks.brevo import task as brevo
-from synthshards.tasks.task import Buffers
 
 CASES = golden_rows.cases("brevo")
 TASK = make_task("brevo1-70", N=30)

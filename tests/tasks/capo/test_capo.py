@@ -1,4 +1,4 @@
-"""The Capo task's programmatic face: every door gives the same row, options do what they say, worlds are shared."""
+"""The Capo task's programmatic face: every door gives the same row, options do what they say, people are shared."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from law_statistics import chi_square, independent
 
 from synthshards.errors import UsageError
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import concat
 from synthshards.tasks.capo.people import person
 from synthshards.tasks.capo.task import CapoTask
-from synthshards.tasks.task import Buffers
 
 # One row, many doors -----------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def test_all_doors_give_the_same_valid_rows(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_of_a_caller_s_generator_are_of_the_world_of_seed_0(case: str) -> None:
+def test_rows_of_a_caller_s_generator_are_of_the_people_of_seed_0(case: str) -> None:
     task = CASES[case]
     makers: list[Callable[[], Any]] = [lambda: 5, lambda: random.Random(5), lambda: np.random.default_rng(5)]
     for make in makers:
@@ -122,7 +122,7 @@ def test_it_is_finite(params: dict[str, Any], count: int) -> None:
         task.batch(0, "train", 0, count + 1)
 
 
-def test_the_largest_worlds() -> None:
+def test_the_most_people() -> None:
     for params in ({"num_people": 160_000_000, "exposures": 65_535}, {"num_people": 160_000_000, "form": "qa"}):
         task = CapoTask(params)
         for at in (0, task.num_examples - 40):
@@ -199,7 +199,7 @@ def test_every_pass_has_an_order_of_its_own() -> None:
 def test_orders_are_even() -> None:
     """Any person comes at any place of a pass (chi-square over 2,000 datasets of 12 people)."""
     task = CapoTask(num_people=12, exposures=2)
-    key = np.concatenate([np.zeros(2, np.uint64), task.world(0)])
+    key = np.concatenate([np.zeros(2, np.uint64), task.shared_state(0)])
     firsts, seconds, returns = [], [], []
     for i in range(4000):
         key[0] = i
@@ -217,19 +217,19 @@ def test_orders_are_even() -> None:
     assert chi_square(np.bincount(with_bias, minlength=12)) < 1e-6
 
 
-# Worlds ------------------------------------------------------------------------------------------------------------
+# People ------------------------------------------------------------------------------------------------------------
 
 
 def test_people_are_shared_by_splits_forms_exposures_and_presentation() -> None:
-    world: dict[int, tuple[Any, ...]] = {row["person_id"]: facts(row) for row in everything(SMALL)}
-    assert len(world) == 30
+    them: dict[int, tuple[Any, ...]] = {row["person_id"]: facts(row) for row in everything(SMALL)}
+    assert len(them) == 30
     for params in (
         {"form": "qa"}, {"people": "test"}, {"people": "train", "form": "qa"}, {"permute": False}, {"couple": True},
         {"fullname": True}, {"permute": False, "order": 1}, {"reverse_md": True}, {"fresh": 2}, {"exposures": 2},
     ):  # fmt: skip
         for split in ("train", "eval"):
             for row in everything(CapoTask({"num_people": 30, "exposures": 6, **params}), split=split):
-                assert facts(row) == world[row["person_id"]], params
+                assert facts(row) == them[row["person_id"]], params
     for row in everything(CapoTask(num_people=30, exposures=2, form="biod")):
         assert tuple(row[n] for n in ("first_name", "last_name", "pronoun")) == tuple(
             getattr(person(0, 30, row["person_id"]), n) for n in ("first_name", "last_name", "pronoun")
@@ -237,17 +237,17 @@ def test_people_are_shared_by_splits_forms_exposures_and_presentation() -> None:
 
 
 @pytest.mark.parametrize(("params", "seed"), [({}, 1), ({"num_people": 31}, 0), ({"they": True}, 0)])
-def test_another_world_has_other_people(params: dict[str, Any], seed: int) -> None:
+def test_another_seed_has_other_people(params: dict[str, Any], seed: int) -> None:
     ours = {row["person_id"]: facts(row) for row in everything(SMALL)}
     theirs = {row["person_id"]: facts(row) for row in everything(CapoTask(SMALL.params.canonical(), **params), seed)}
     assert not {names[3:6] for names in ours.values()} & {names[3:6] for names in theirs.values()}
 
 
-def test_the_world_s_key_has_the_version_and_the_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = SMALL.world(0).tolist()
-    assert before == CapoTask(num_people=30, form="qa", people="test").world(0).tolist()
+def test_the_people_s_key_has_the_version_and_the_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SMALL.shared_state(0).tolist()
+    assert before == CapoTask(num_people=30, form="qa", people="test").shared_state(0).tolist()
     monkeypatch.setattr(CapoTask, "version", 2)
-    assert before[:2] != SMALL.world(0).tolist()[:2]
+    assert before[:2] != SMALL.shared_state(0).tolist()[:2]
 
 
 def test_halves_share_nobody_and_are_not_cut_by_number() -> None:

@@ -166,7 +166,7 @@ def test_broken_rows_are_refused(task: CapoTask, change: Callable[[Row], Any], s
 
 
 @pytest.mark.parametrize("task", [BIOS, QA, BIOD], ids=["bios", "qa", "biod"])
-def test_a_seed_has_the_facts_checked_against_its_world(task: CapoTask) -> None:
+def test_a_seed_has_the_facts_checked_against_its_people(task: CapoTask) -> None:
     for row in task.take(7, 40):
         assert task.validate_example({**row, "seed": 7})
         told = task.validate_example({**row, "seed": 8})
@@ -190,7 +190,7 @@ def test_bioD_with_a_seed_checks_strings_and_picks() -> None:
         said = row["text"][:start] + " ".join(words) + row["text"][stop:]
         assert BIOD.validate_example({**row, "text": said})
         told = BIOD.validate_example({**row, "text": said, "seed": 7})
-        assert re.match(r"ID 1: string \d+ of this world is not ", told.reason or "")
+        assert re.match(r"ID 1: string \d+ of this seed is not ", told.reason or "")
 
 
 def test_a_row_of_other_parameters_is_refused() -> None:

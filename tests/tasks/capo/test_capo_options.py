@@ -15,7 +15,7 @@ from synthshards.errors import UsageError
 from synthshards.formats import get_format
 from synthshards.tasks.capo import people
 from synthshards.tasks.capo import task as capo_module
-from synthshards.tasks.capo.biod import make_biod, spell, string_world
+from synthshards.tasks.capo.biod import make_biod, spell, string_key
 from synthshards.tasks.capo.biography import QUESTIONS, SPANS, templates
 from synthshards.tasks.capo.people import FIRST_YEAR, load_pools
 from synthshards.tasks.capo.tables import make_tables
@@ -138,14 +138,14 @@ def test_only_questions_have_answers() -> None:
 )
 def test_biod(K: int, C: int, D: int, L: int, T: int) -> None:
     task = CapoTask(num_people=40, exposures=2, form="biod", K=K, C=C, D=D, L=L, T=T)
-    law, world = make_biod(K, C, D, L, T), string_world(task, 0)
+    law, key = make_biod(K, C, D, L, T), string_key(task.params, task.version, 0)
     picked = {}
     for row in everything(task):
         assert len(row["picks"]) == K * C
-        assert picked.setdefault(row["person_id"], row["picks"]) == row["picks"] == law.picks(world, row["person_id"])
+        assert picked.setdefault(row["person_id"], row["picks"]) == row["picks"] == law.picks(key, row["person_id"])
         for k in range(K):
             start, stop = row["spans"][2 + 2 * k : 4 + 2 * k]
-            strings = [law.string(world, k, j) for j in row["picks"][k * C : (k + 1) * C]]
+            strings = [law.string(key, k, j) for j in row["picks"][k * C : (k + 1) * C]]
             words = [spell(word, law.width) for string in strings for word in string]
             assert row["text"][start:stop] == " ".join(words)
             assert row["text"][:start].endswith(f" ID {k + 1} is ")
@@ -155,8 +155,8 @@ def test_biod(K: int, C: int, D: int, L: int, T: int) -> None:
 def test_biod_s_strings_are_different_and_spread() -> None:
     for D, L, T in ((20, 1, 20), (400, 2, 20), (500, 20, 20), (1000, 6, 40_000)):
         task = CapoTask(form="biod", D=D, L=L, T=T)
-        law, world = make_biod(4, 2, D, L, T), string_world(task, 0)
-        made = [[tuple(law.string(world, k, j)) for j in range(min(D, 400))] for k in range(2)]
+        law, key = make_biod(4, 2, D, L, T), string_key(task.params, task.version, 0)
+        made = [[tuple(law.string(key, k, j)) for j in range(min(D, 400))] for k in range(2)]
         for strings in made:
             assert len(set(strings)) == len(strings)
             assert len({string[-1] for string in strings}) > min(T, 400) // 3  # the last word varies too
@@ -174,10 +174,10 @@ def test_biod_s_sentences_come_in_any_order() -> None:
 
 def test_biod_s_strings_are_a_world_of_their_own_for_every_parameter() -> None:
     values = [{}, {"K": 5}, {"C": 3}, {"D": 999}, {"L": 3}, {"T": 101}, {"num_people": 7}, {"they": True}]
-    worlds = {tuple(CapoTask({"form": "biod", **some}).world(0).tolist()) for some in values}
-    assert len(worlds) == len(values)
-    assert len({world[2:] for world in worlds}) == len(values)
-    assert len({world[:2] for world in worlds}) == 3  # the people are the same but for the last two
+    shared = {tuple(CapoTask({"form": "biod", **some}).shared_state(0).tolist()) for some in values}
+    assert len(shared) == len(values)
+    assert len({keys[2:] for keys in shared}) == len(values)
+    assert len({keys[:2] for keys in shared}) == 3  # the people are the same but for the last two
 
 
 def test_biod_s_words() -> None:

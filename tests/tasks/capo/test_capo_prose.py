@@ -11,10 +11,10 @@ import reference_capo
 from capo_parts import CASES
 
 from synthshards import make_task
+from synthshards.kernels.buffers import Buffers
 from synthshards.tasks.capo import biod as capo_biod
 from synthshards.tasks.capo import task as capo
 from synthshards.tasks.capo.biography import QUESTIONS
-from synthshards.tasks.task import Buffers
 
 DOCS = Path(__file__).parents[3] / "docs" / "capo.md"
 

@@ -1,4 +1,4 @@
-"""The people of Capo: pools, permutations, facts that depend on the world alone, unique names, capacity."""
+"""The people of Capo: pools, permutations, facts of (seed, number of people) alone, unique names, capacity."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from synthshards.errors import DataError, UsageError
 from synthshards.kernels import permutation
 from synthshards.kernels.jit import kernel
 from synthshards.tasks.capo import capacity, people
-from synthshards.tasks.capo.kernels import facts_of
-from synthshards.tasks.capo.people import Pools, load_pools, person, world_key
+from synthshards.tasks.capo.kernels import People, facts_of
+from synthshards.tasks.capo.people import Pools, load_pools, people_key, person
 from synthshards.tasks.capo.task import tables_of
 
 POOLS = load_pools()
@@ -169,13 +169,15 @@ def test_people_who_do_not_exist(p: int) -> None:
 
 
 def facts(seed: int, num_people: int, they: bool = False) -> dict[str, np.ndarray]:
-    """Everybody in a world, as numbers: pieces are replaced by where they lie, which no two values share."""
+    """Everybody, as numbers: pieces are replaced by where they lie, which no two values share."""
     tables, out = tables_of(False), {}
-    pronoun, birth = np.empty(num_people, np.uint8), np.empty((num_people, 3), np.uint16)
-    pieces = np.zeros((num_people, 12), np.uint64)
-    key = world_key(1, seed, num_people, they, POOLS)
-    everybody = np.arange(num_people, dtype=np.uint32)
-    facts_of(key, everybody, tables.sizes, tables.names, np.uint64(2 + they), tables.lists, pronoun, birth, pieces)
+    key = people_key(1, seed, num_people, they, POOLS)
+    everybody = People(
+        np.arange(num_people, dtype=np.uint32), np.empty(num_people, np.uint8),
+        np.empty((num_people, 3), np.uint16), np.zeros((num_people, 12), np.uint64),
+    )  # fmt: skip
+    facts_of(key, tables.lists, np.uint64(2 + they), everybody)
+    _person, pronoun, birth, pieces = everybody
     out = {"pronoun": pronoun, "month": birth[:, 0], "day": birth[:, 1], "year": birth[:, 2]}
     names = ["first", "middle", "last", None, None, None, "birth_city", "university", "major", "employer", "work_city"]
     for i, name in enumerate(names):
@@ -260,7 +262,7 @@ def test_draws_reject_what_would_be_biased(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_halves_are_a_permutation_of_everybody() -> None:
-    key = world_key(1, 0, 101, False, POOLS)
+    key = people_key(1, 0, 101, False, POOLS)
     halves = [
         {people.person_of_rank(key, 101, rank) for rank in range(*people.half_of(101, half))}
         for half in ("train", "test")

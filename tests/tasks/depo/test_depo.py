@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthshards import DepoTask, UsageError, make_task
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.tasks import task as task_module
-from synthshards.tasks.task import Buffers
+from synthshards.tasks.task import TokenRows
 
 CASES = golden_rows.cases("depo")
 TASK = make_task("depo1-225", N=30)
@@ -257,9 +258,9 @@ def test_tasks_of_other_id_widths_may_share_buffers(monkeypatch: pytest.MonkeyPa
     real = task_module.token_rows
 
     def watching(fill: Callable[..., int], *args: Any) -> Any:
-        def watched(first: int, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray) -> int:
-            lengths.append((ids.size, mask.size))
-            return fill(first, ids, mask, offsets)
+        def watched(first: int, out: TokenRows) -> int:
+            lengths.append((out.ids.size, out.mask.size))
+            return fill(first, out)
 
         return real(watched, *args)
 

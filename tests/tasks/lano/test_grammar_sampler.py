@@ -1,4 +1,4 @@
-"""Drawn grammars: every constraint, the law in plain Python, and worlds that are refused."""
+"""Drawn grammars: every constraint, the law in plain Python, and shapes that are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import synthshards.tasks.lano.grammar_sampler
 from synthshards.errors import UsageError
 from synthshards.tasks.lano.grammar import parse_grammar
-from synthshards.tasks.lano.grammar_sampler import _below, check_world, draw_grammar
+from synthshards.tasks.lano.grammar_sampler import _below, check_shape, draw_grammar
 
 
 def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
@@ -26,10 +26,10 @@ def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> dict[str, Any]:
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     low, short = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    world = {
+    shape = {
         "symbols": tuple(sizes),
         "degrees": (low, low + draw(st.integers(0, 3))),
         "rule_lengths": (short, short + draw(st.integers(0, 2))),
@@ -37,41 +37,41 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
         "distinct_rules": draw(st.booleans()),
     }
     try:
-        check_world("w", **world)
+        check_shape("w", **shape)
     except UsageError:
         assume(False)
-    return world
+    return shape
 
 
 @settings(max_examples=200, deadline=None)
-@given(world=worlds(), seed=st.integers(0, 2**64 - 1))
-def test_drawn_grammars_obey_every_constraint(world: dict[str, Any], seed: int) -> None:
-    grammar = draw_grammar(seed, **world)
-    assert tuple(len(level) for level in grammar.levels) == (1, *world["symbols"])
+@given(shape=shapes(), seed=st.integers(0, 2**64 - 1))
+def test_drawn_grammars_obey_every_constraint(shape: dict[str, Any], seed: int) -> None:
+    grammar = draw_grammar(seed, **shape)
+    assert tuple(len(level) for level in grammar.levels) == (1, *shape["symbols"])
     for upper, lower in pairwise(grammar.levels):
         bodies = [body for symbol in upper for body in grammar.rules[symbol]]
         places = sum(map(len, bodies))
         assert len({s for body in bodies for s in body}) == min(places, len(lower)), "a symbol of no use"
-        assert {world["degrees"][0] <= len(grammar.rules[symbol]) <= world["degrees"][1] for symbol in upper} == {True}
-        assert {world["rule_lengths"][0] <= len(body) <= world["rule_lengths"][1] for body in bodies} == {True}
+        assert {shape["degrees"][0] <= len(grammar.rules[symbol]) <= shape["degrees"][1] for symbol in upper} == {True}
+        assert {shape["rule_lengths"][0] <= len(body) <= shape["rule_lengths"][1] for body in bodies} == {True}
         for symbol in upper:
             assert len(set(grammar.rules[symbol])) == len(grammar.rules[symbol])
-        if world["distinct_rules"]:
+        if shape["distinct_rules"]:
             assert len(set(bodies)) == len(bodies)
-        if world["distinct_symbols"]:
+        if shape["distinct_symbols"]:
             assert all(len(set(body)) == len(body) for body in bodies)
     if {s for bodies in grammar.rules.values() for body in bodies for s in body} >= set(grammar.levels[-1]):
         assert parse_grammar(grammar.text) == grammar
         assert parse_grammar(grammar.text).levels == grammar.levels
 
 
-def by_the_docstring(seed: int, world: dict[str, Any]) -> str:
+def by_the_docstring(seed: int, shape: dict[str, Any]) -> str:
     """grammar_draw.py's docstring followed in plain Python."""
-    (low, high), (short, long) = world["degrees"], world["rule_lengths"]
+    (low, high), (short, long) = shape["degrees"], shape["rule_lengths"]
     identity = {
-        "depth": len(world["symbols"]), "distinct_rules": world["distinct_rules"],
-        "distinct_symbols": world["distinct_symbols"], "grammar_seed": seed, "max_degree": high,
-        "max_rule_length": long, "min_degree": low, "min_rule_length": short, "symbols": list(world["symbols"]),
+        "depth": len(shape["symbols"]), "distinct_rules": shape["distinct_rules"],
+        "distinct_symbols": shape["distinct_symbols"], "grammar_seed": seed, "max_degree": high,
+        "max_rule_length": long, "min_degree": low, "min_rule_length": short, "symbols": list(shape["symbols"]),
         "task": "lano", "task_version": 1,
     }  # fmt: skip
     digest = hashlib.sha256(b"synthshards grammar\0" + reference.canonical(identity).encode()).digest()
@@ -80,7 +80,7 @@ def by_the_docstring(seed: int, world: dict[str, Any]) -> str:
     def below(n: int) -> int:
         return reference.numbers(source, n)[0]
 
-    sizes = [1, *world["symbols"]]
+    sizes = [1, *shape["symbols"]]
     numbers: list[list[int]] = [list(range(1, sizes[-1] + 1))]
     for size in reversed(sizes[:-1]):
         first = numbers[0][-1] + (4 if len(numbers) == 1 else 1)
@@ -95,9 +95,9 @@ def by_the_docstring(seed: int, world: dict[str, Any]) -> str:
                 while True:
                     length, body = short + below(long - short + 1), list[int]()
                     while len(body) < length:
-                        candidates = [s for s in lower if not (world["distinct_symbols"] and s in body)]
+                        candidates = [s for s in lower if not (shape["distinct_symbols"] and s in body)]
                         body.append(candidates[below(len(candidates))])
-                    rivals = [b for other in level for b in other] if world["distinct_rules"] else mine
+                    rivals = [b for other in level for b in other] if shape["distinct_rules"] else mine
                     if body not in rivals:
                         break
                 mine.append(body)
@@ -114,9 +114,9 @@ def by_the_docstring(seed: int, world: dict[str, Any]) -> str:
 
 
 @settings(max_examples=60, deadline=None)
-@given(world=worlds(), seed=st.integers(0, 2**64 - 1))
-def test_drawn_grammars_follow_the_docstring(world: dict[str, Any], seed: int) -> None:
-    assert draw_grammar(seed, **world).text == by_the_docstring(seed, world)
+@given(shape=shapes(), seed=st.integers(0, 2**64 - 1))
+def test_drawn_grammars_follow_the_docstring(shape: dict[str, Any], seed: int) -> None:
+    assert draw_grammar(seed, **shape).text == by_the_docstring(seed, shape)
 
 
 def test_numbers_are_drawn_as_everywhere() -> None:
@@ -131,12 +131,12 @@ def test_numbers_are_drawn_as_everywhere() -> None:
 
 def test_newcomers_take_places() -> None:
     # As many places as symbols: every symbol of each level stands exactly once, whatever was drawn first.
-    world = {"symbols": (4, 16, 64), "degrees": (2, 2), "rule_lengths": (2, 2), "distinct_symbols": True}
+    shape = {"symbols": (4, 16, 64), "degrees": (2, 2), "rule_lengths": (2, 2), "distinct_symbols": True}
     for seed in range(20):
-        grammar = draw_grammar(seed, **world)  # type: ignore[arg-type]
+        grammar = draw_grammar(seed, **shape)  # type: ignore[arg-type]
         for upper, lower in pairwise(grammar.levels):
             assert sorted(s for symbol in upper for body in grammar.rules[symbol] for s in body) == list(lower)
-        assert grammar.text == by_the_docstring(seed, {**world, "distinct_rules": True})
+        assert grammar.text == by_the_docstring(seed, {**shape, "distinct_rules": True})
 
 
 def test_the_sample_of_the_docstring() -> None:
@@ -146,10 +146,10 @@ def test_the_sample_of_the_docstring() -> None:
     assert all(f"    {line}\n" in doc for line in text.splitlines())
 
 
-def test_another_seed_or_world_is_another_grammar() -> None:
+def test_another_seed_or_shape_is_another_grammar() -> None:
     seen = {draw_grammar(seed, (3,) * 6).text for seed in range(50)}
     assert len(seen) == 50
-    # A parameter that happens not to bind still makes another world.
+    # A parameter that happens not to bind is another shape all the same.
     one = draw_grammar(0, (3, 3), (3, 3), (2, 2), distinct_rules=True)
     assert one != draw_grammar(0, (3, 3), (3, 3), (2, 2), distinct_rules=False)
 
@@ -175,16 +175,16 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changed", "said"), REFUSED, ids=[r[1][:60] for r in REFUSED])
-def test_worlds_that_cannot_be_drawn(changed: dict[str, Any], said: str) -> None:
-    world: dict[str, Any] = {
+def test_shapes_that_cannot_be_drawn(changed: dict[str, Any], said: str) -> None:
+    shape: dict[str, Any] = {
         "symbols": (3, 3), "degrees": (3, 4), "rule_lengths": (2, 3), "distinct_symbols": False, "distinct_rules": True,
     }  # fmt: skip
-    check_world("w", **world)
-    assert refusal(check_world, "w", **{**world, **changed}).startswith(said)
-    assert refusal(draw_grammar, 0, **{**world, **changed}).startswith(said.replace("w:", "grammar:", 1))
+    check_shape("w", **shape)
+    assert refusal(check_shape, "w", **{**shape, **changed}).startswith(said)
+    assert refusal(draw_grammar, 0, **{**shape, **changed}).startswith(said.replace("w:", "grammar:", 1))
 
 
-def test_the_tightest_worlds_can_be_drawn() -> None:
+def test_the_tightest_shapes_can_be_drawn() -> None:
     # All right-hand sides there are, and one more in each case is refused above or here.
     assert len(draw_grammar(1, (3, 2), (4, 4), (2, 3)).rules) == 4
     # Two places for three symbols: one of them is in no rule.

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from synthshards import LanoTask, UsageError, make_task
 from synthshards.catalog import task_from_identity, task_from_text
+from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import RaggedBatch, concat
 from synthshards.tasks import task as task_module
 from synthshards.tasks.lano.grammar import SHIPPED, load_grammar
 from synthshards.tasks.lano.grammar_sampler import draw_grammar
-from synthshards.tasks.task import Buffers
+from synthshards.tasks.task import TokenRows
 
 CASES = golden_rows.cases("lano")
 TASK = make_task("lano")
@@ -84,20 +85,20 @@ def test_a_manifest_alone_gives_the_task_again(case: str) -> None:
     assert rows_of(again.batch(7, "eval", 3, 5)) == rows_of(task.batch(7, "eval", 3, 5))
 
 
-def test_a_drawn_grammar_depends_on_its_world_alone() -> None:
-    world = {"grammar": "drawn", "grammar_seed": 3, "depth": 4, "symbols": "3,4,5,6"}
-    task = LanoTask(world)
+def test_a_drawn_grammar_depends_on_what_it_is_drawn_from_alone() -> None:
+    drawn = {"grammar": "drawn", "grammar_seed": 3, "depth": 4, "symbols": "3,4,5,6"}
+    task = LanoTask(drawn)
     assert task.grammar == draw_grammar(3, (3, 4, 5, 6))
-    assert LanoTask(world, framing="bos", bos_token_id=77).grammar == task.grammar
+    assert LanoTask(drawn, framing="bos", bos_token_id=77).grammar == task.grammar
     assert task.key(0, "train").tolist() != task.key(1, "train").tolist()  # the dataset's seed draws sentences alone
-    assert LanoTask(world, grammar_seed=4).grammar != task.grammar
+    assert LanoTask(drawn, grammar_seed=4).grammar != task.grammar
     for name, value in (
         ("max_degree", 5),
         ("max_rule_length", 4),
         ("distinct_symbols", True),
         ("distinct_rules", False),
     ):
-        assert LanoTask(world, **{name: value}).grammar != task.grammar
+        assert LanoTask(drawn, **{name: value}).grammar != task.grammar
 
 
 def test_symbols_may_be_one_number_or_one_for_each_level() -> None:
@@ -260,11 +261,11 @@ def test_nothing_is_written_outside_the_room(case: str, monkeypatch: pytest.Monk
         for first in range(rows):
             ids, mask = np.full(longest + 64, 77, dtype), np.zeros(longest + 64, bool)
             offsets = np.zeros(rows + 1, np.int64)
-            assert first < fill(first, ids[:longest], mask[:longest], offsets) <= rows
+            assert first < fill(first, TokenRows(ids[:longest], mask[:longest], offsets)) <= rows
             assert (ids[longest:] == 77).all()
             assert not mask[longest:].any()
-            assert fill(first, ids[: longest - 1], mask[: longest - 1], offsets) == first
-        return np.empty(0, dtype), np.empty(0, bool), np.zeros(rows + 1, np.int64)
+            assert fill(first, TokenRows(ids[: longest - 1], mask[: longest - 1], offsets)) == first
+        return TokenRows(np.empty(0, dtype), np.empty(0, bool), np.zeros(rows + 1, np.int64))
 
     monkeypatch.setattr("synthshards.tasks.lano.task.token_rows", walled)
     CASES[case].batch(0, "train", 0, 300)
