@@ -104,7 +104,7 @@ dist: dev
 	rm -rf dist
 	$(BIN)/python -m build
 
-# The generated parts of docs/tasks.md (a test fails where they are stale).
+# The generated parts and pictures of docs/ (a test fails where they are stale).
 docs: dev
 	$(BIN)/python docs/generate.py
 

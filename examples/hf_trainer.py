@@ -12,7 +12,7 @@ import sys
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from synthshards import make_task, open_dataset
-from synthshards.train.evaluation.metrics import METRICS, eval_rows
+from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 model_inputs = ("input_ids", "labels", "attention_mask")
@@ -50,5 +50,5 @@ StreamTrainer(model, arguments, train_dataset=stream).train()
 # The paper's metric, on rows of a split that training never sees: of the sentences that the model writes at temperature
 # 1, the share that parses; and the divergence (KL) of its next-token distributions from the true ones, in nats.
 task = make_task("lano", **lano)
-score = METRICS["lano"](model, task, eval_rows(task, seed=0, count=256))
+score = EVALUATIONS["lano"].measure(model, task, eval_rows(task, seed=0, count=256), MetricOptions())
 print(f"sentences that parse: {score.accuracy:.3f} ± {score.standard_error:.3f}, KL {score.kl:.4f} nats")

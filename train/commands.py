@@ -28,7 +28,7 @@ def train(overrides: tuple[str, ...]) -> None:
 @click.command(context_settings=_HYDRA)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]... [--cfg job] [--multirun]")
 def curve(overrides: tuple[str, ...]) -> None:
-    """Train a model on a task, evaluate it as it learns, and write CSV and picture at every evaluation.
+    """Train a model on a task, evaluate it during training, and write a CSV and a picture at every evaluation.
 
     \b
     Examples:
@@ -51,15 +51,17 @@ def curve(overrides: tuple[str, ...]) -> None:
     help="Where to write the picture; .png, .svg or .pdf. May be given several times.",
 )  # fmt: skip
 @click.option("--metric", "metrics", multiple=True, default=("accuracy",), show_default=True, metavar="COLUMN",
-    help="What to show. May be given several times.")  # fmt: skip
-@click.option("--x", default="examples_seen", show_default=True, metavar="COLUMN", help="What to show it over.")
-@click.option("--scale", type=click.Choice(["linear", "log"]), default="linear", show_default=True, help="Of x.")
+    help="Column to plot. May be given several times.")  # fmt: skip
+@click.option("--x", default="examples_seen", show_default=True, metavar="COLUMN", help="Column of the x axis.")
+@click.option(
+    "--scale", type=click.Choice(["linear", "log"]), default="linear", show_default=True, help="Of the x axis."
+)
 @click.option(
     "--spread", type=click.Choice(["range", "sd", "none"]), default="range", show_default=True,
-    help="Of runs with one name: from least to greatest, a standard deviation each way, or none.",
+    help="Over runs with one name: minimum to maximum, one standard deviation, or none.",
 )  # fmt: skip
 @click.option("--hop", "hops", type=int, multiple=True, metavar="K", help="Only this hop. May be given several times.")
-@click.option("--title", default="", help="What stands above the picture.")
+@click.option("--title", default="", help="Title of the picture.")
 def plot(
     csvs: tuple[str, ...],
     outs: tuple[str, ...],
@@ -72,7 +74,7 @@ def plot(
 ) -> None:
     """Draw the learning curves of several runs in one picture.
 
-    Runs of one NAME (those without any together) differ in their seed: they become one line, their mean, with its
+    Runs with the same NAME (or without one) are seeds of one setting: they become one line, their mean, with the
     spread around it. There is a line for each name, hop and metric.
 
     \b

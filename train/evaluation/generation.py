@@ -1,12 +1,12 @@
 """Batched generation: greedy or at a temperature, from prompts of different lengths, exact for every causal model.
 
-No prompt is padded. The prompts of a batch start together at position 0; when the shortest ends, generation begins, and
-the longer ones are given their own next token until they end too. So every model meets exactly the tokens and positions
-that it would meet with each prompt alone: absolute positions, rotary ones, and convolutions, into which padding on the
-left would leak. Prompts of similar length go together, so that little is spent on that.
+Prompts are not padded. The prompts of a batch start together at position 0; when the shortest ends, generation begins,
+and the longer ones are fed their own next tokens until they end as well. So every model sees exactly the tokens and
+positions that it would see for each prompt alone: with absolute positions, rotary embeddings, and convolutions, into
+which padding on the left would leak. Prompts of similar length are batched together, so this costs little.
 
-transformers' own `generate` does the work where the model has it, with a key-value cache where the model has one; other
-models are run over the whole text at each step. Randomness comes from the caller's generator alone.
+Models with transformers' `generate` use it, with a key-value cache if they have one; other models are run on the whole
+text at each step. All randomness comes from the caller's generator.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def generate(
     use_cache: bool | None = None,
     batch_size: int = 64,
 ) -> list[np.ndarray]:
-    """What the model says behind each prompt.
+    """Continue each prompt, greedily or at a temperature.
 
     Args:
         model: a causal language model: ``model(input_ids=…).logits`` is [batch, length, vocabulary].
-        prompts: 1-D arrays (or lists, or tensors) of token ids, each of at least one.
-        max_new_tokens: the most tokens to generate, for all prompts or for each.
-        stop_ids: a row ends behind any of these (prompts may hold them).
-        temperature: 0 takes the likeliest token; otherwise tokens are drawn from softmax(logits / temperature).
-        generator: where draws come from; it may lie on another device than the model. The same state, prompts and
+        prompts: 1-D arrays, lists or tensors of token ids, at least one id each.
+        max_new_tokens: the maximal number of tokens to generate: one number, or one per prompt.
+        stop_ids: generation of a row ends after any of these (prompts may contain them).
+        temperature: 0 takes the most likely token; otherwise tokens are drawn from softmax(logits / temperature).
+        generator: source of randomness; it may be on another device than the model. The same state, prompts and
             batch_size give the same tokens.
-        use_cache: whether to keep keys and values; None: where the model's configuration does.
-        batch_size: prompts at a time.
+        use_cache: whether to cache keys and values; None follows the model's configuration.
+        batch_size: prompts per batch.
 
     Returns:
-        For each prompt its new tokens, int64, the stop id included where there was one.
+        For each prompt its new tokens, int64 [new tokens], including the stop id if there is one.
 
     Raises:
         UsageError: an empty prompt, an illegal limit or temperature, a temperature without a generator, or a prompt

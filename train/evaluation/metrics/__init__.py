@@ -1,14 +1,15 @@
-"""The paper's metrics, exact: for each task how well a model does on given rows, with standard errors.
+"""The paper's metrics: for each task, how well a model does on given rows, with standard errors.
 
-    from synthshards.train.evaluation.metrics import EVALUATIONS, eval_rows
+    from synthshards import DepoTask
+    from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 
     task, evaluation = DepoTask(qa=True, fixed_k=4), EVALUATIONS["depo"]
     rows = eval_rows(task, seed=0, count=256)
     score = evaluation.measure(model, task, rows, MetricOptions())
     score.accuracy, score.standard_error, score.columns(), evaluation.chance(task, rows)
 
-What training needs to know of a task in particular stands in its `TaskEvaluation`, and nowhere else. Source: "Physics
-of Language Models: Part 4.1" (arXiv 2512.17351).
+What training needs to know about a particular task is in its `TaskEvaluation`, and nowhere else. Source: "Physics of
+Language Models: Part 4.1" (arXiv 2512.17351).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the tasks' metrics share: what is said of each, options, results with errors, and whole answers, teacher-forced.
+"""What the tasks' metrics share: `TaskEvaluation`, options, results with errors, and whole answers, teacher-forced.
 
-Teacher-forced means: the model reads the right row, and each token of an answer must be its likeliest next one. For a
-whole answer that is greedy generation: as long as the model is right, both have it read the same tokens, and where it
-first errs, both say so.
+Teacher-forced means that the model reads the right row, and each token of an answer must be its most likely next one.
+For whole answers this equals greedy generation: as long as the model is right, both make it read the same tokens, and
+at its first mistake both count the answer as wrong.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ FindAnswers: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
 
 @dataclass(frozen=True, kw_only=True)
 class MetricOptions:
-    """How to measure; nothing here changes what is measured, but for `samples`, `temperature` and `seed`.
+    """How to measure. Only `samples`, `temperature` and `seed` affect the result.
 
     Attributes:
-        batch_tokens: tokens that the model is given at a time; its logits of them are held in memory.
-        batch_rows: rows that are generated at a time.
-        isolate: packed rows do not see one another (see `logits_at`).
-        seed: of the generator that Lano's sentences are drawn from.
-        samples: sentences to draw (Lano); None: as many as rows are given.
-        temperature: that they are drawn at.
-        tokenizer: of Capo's texts: a fast one of transformers, or what is called and answers like one.
-        used_tokens: tokens that Capo's texts use; the embedding rows of all others are no parameters. None: all count.
+        batch_tokens: tokens per batch; the logits of a batch are held in memory.
+        batch_rows: rows to generate at a time.
+        isolate: packed rows do not attend to one another (see `logits_at`).
+        seed: for drawing Lano's sentences.
+        samples: number of sentences to draw (Lano); None is the number of rows.
+        temperature: for drawing Lano's sentences.
+        tokenizer: for Capo's texts: a fast tokenizer of transformers, or an object that behaves like one.
+        used_tokens: number of tokens that Capo's texts use; the embeddings of all others are not counted as parameters.
+            None counts all.
     """
 
     batch_tokens: int = 8192
@@ -63,14 +64,16 @@ class MetricOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a model scored. Standard errors take answers of one row to be dependent, rows to be independent.
+    """What a model scored. Standard errors treat answers of one row as dependent, and rows as independent.
 
     Attributes:
         accuracy: the share of answers that are right as a whole, in 0..1.
-        standard_error: of `accuracy`; NaN where there is but one row.
-        count: answers.
-        token_accuracy: the share of masked tokens that are predicted, marks such as <ans> included.
-        answer_token_accuracy: the same of the answers' own tokens, without marks.
+        standard_error: of `accuracy`; NaN for a single row.
+        count: number of answers.
+        token_accuracy: the share of right tokens among all tokens in the loss, including markers such as ``<ans>``.
+        token_standard_error: of `token_accuracy`.
+        answer_token_accuracy: the share of right tokens among the answers' own, without markers.
+        answer_token_standard_error: of `answer_token_accuracy`.
     """
 
     accuracy: float
@@ -82,7 +85,7 @@ class Score:
     answer_token_standard_error: float
 
     def columns(self) -> dict[str, float]:
-        """Name → figure, as columns of a CSV: `accuracy`, what the task has of its own, then the rest."""
+        """Name → figure, as columns of a CSV: `accuracy`, the task's own figures, then the rest."""
         own = [f.name for f in fields(self) if f.name not in Score.__dataclass_fields__]
         rest = [name for name in Score.__dataclass_fields__ if name != "accuracy"]
         return {name: getattr(self, name) for name in ("accuracy", *own, *rest)}
@@ -137,10 +140,10 @@ class Stratum:
     """Rows of one kind that a task is evaluated on.
 
     Attributes:
-        task: their law.
-        label: tells them from the task's other rows; "" where there are no others.
-        hop: the steps that each of their answers takes, a column of its own; None for tasks without.
-        trained: they are those that are trained on; otherwise they are of the split "eval".
+        task: generates them.
+        label: distinguishes them from the task's other strata; "" if there are none.
+        hop: the number of steps of each answer, a column of its own; None for tasks without hops.
+        trained: whether these are training rows; otherwise they are of the split "eval".
     """
 
     task: Task
@@ -162,22 +165,22 @@ def _one_stratum(task: Task, hops: Sequence[int] | None, qa: bool) -> list[Strat
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEvaluation:
-    """How a task is evaluated while a model learns it: all that training scripts know of one task in particular.
+    """How a task is evaluated during training: everything that the training scripts know about a particular task.
 
     Attributes:
         title: of its picture.
-        measure: (model, task, rows, options) → the score of one stratum, or of all together (see `together`).
-        measure_windows: the same of packed windows in place of rows, where the paper evaluates in them.
-        chance: (task, rows) → the accuracy on those rows of whoever knows the law and has not read the row, but for
-            what a guess is about (its nodes, its length, its question); None where no such figure is known.
+        measure: (model, task, rows, options) → the score of a stratum, or of all of them together (see `together`).
+        measure_windows: the same for packed windows instead of rows, if the paper evaluates in windows.
+        chance: (task, rows) → the accuracy on these rows of a guesser who knows the law, but of each row only what the
+            guess is about (its nodes, its length, its question); None if not known.
         strata: (task, `eval.hops`, `eval.qa`) → what to evaluate on.
-        stratum_of: the stratum of stored rows; raises `UsageError` where they are of several.
-        together: one score is of all strata.
+        stratum_of: the stratum of stored rows; raises `UsageError` if they belong to several.
+        together: whether there is one score for all strata.
         second_panel: the column that the picture shows below the accuracy.
-        told: columns that the progress line has beside accuracies.
-        file_suffix: what names of files have behind the task's.
-        mixable: whether it can be one of several tasks in one vocabulary.
-        questions: a text task → its rows of questions, which `dataset.qa_share` mixes in.
+        told: columns that the progress line shows beside accuracies.
+        file_suffix: part of file names after the task's name.
+        mixable: whether the task can be part of a mixture.
+        questions: for text tasks, (task) → the task of its questions, which `dataset.qa_share` mixes in.
     """
 
     title: str

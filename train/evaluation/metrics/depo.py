@@ -38,8 +38,10 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOp
     """The share of queries that the model answers with the whole right word, teacher-forced.
 
     Args:
+        model: over the task's ids.
         task: a Depo task; for the paper's figures with ``qa=True, fixed_k=k``.
         rows: its rows, each by itself at positions from 0.
+        options: see `MetricOptions`.
 
     Raises:
         UsageError: no rows, or a row longer than the model's context.
