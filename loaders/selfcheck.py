@@ -1,4 +1,4 @@
-"""The loaders' guarantees, proved on a user's own dataset."""
+"""The loaders' guarantees, checked on a user's own dataset."""
 
 from __future__ import annotations
 

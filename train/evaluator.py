@@ -1,4 +1,4 @@
-"""The evaluations of a run: on which rows, when, and what is written and told of them."""
+"""The evaluations of a run: on which rows, when, and what is written and reported."""
 
 from __future__ import annotations
 

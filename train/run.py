@@ -1,4 +1,4 @@
-"""A training run: what it consists of is made and checked first, then it trains, evaluates, and can be gone on with.
+"""A training run: it is put together and checked first, then trains and evaluates, and can be resumed.
 
 Everything that comes after a step is a function of what a checkpoint holds, so that a run that was killed and resumed
 ends with the same CSV, bit for bit on a CPU, as one that was not.

@@ -1,4 +1,4 @@
-"""Packed windows for models: what keeps rows of one window from seeing one another.
+"""Packed windows for models: masks that keep the rows of a window from attending to one another.
 
 A packed batch says so in `segment_ids` (0 padding, rows from 1). Three kinds of attention want three things:
 

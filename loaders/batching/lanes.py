@@ -1,4 +1,4 @@
-"""Lanes of rows that are packed: the next rows of each are held at hand, and windows planned from them (`packing`)."""
+"""Packing lanes: the next rows of each lane are kept at hand, and windows are planned from them (`packing`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stream is asked for, checked: a wrong option is one line that names the legal values."""
+"""The options of a stream, checked: a wrong one is reported in one line that names the legal values."""
 
 from __future__ import annotations
 

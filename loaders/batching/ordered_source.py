@@ -1,4 +1,4 @@
-"""One dataset as a stream reads it: its rows in order, and where a packed stream's lanes stand in it."""
+"""One dataset as a stream reads it: its rows in order, and the cursors of a packed stream's lanes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing: windows of `seq_len` tokens, each a pure function of where its lane stands.
+"""Packing: windows of `seq_len` tokens, each a pure function of its lane's cursor.
 
 A *lane* is a sequence of rows; P lanes share an order, the n-th row of lane κ being list position n·P + κ. Window u
 belongs to lane u mod P. Where a lane stands is two numbers: n, its next row, and a *carry*:

@@ -1,4 +1,4 @@
-"""The tensors of a batch, cut from one buffer of a pool: a fresh megabyte a batch would cost more than filling it."""
+"""The tensors of a batch, cut from one buffer of a pool: allocating them anew would cost more than filling them."""
 
 from __future__ import annotations
 

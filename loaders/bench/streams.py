@@ -1,4 +1,4 @@
-"""The section `loaders` of `synthshards bench`: batches a second of one process, from shards and on the fly.
+"""The section `loaders` of `synthshards bench`: batches per second in one process, from shards and on the fly.
 
 Each pass reads a dataset once from its start with a stream of its own, so that shards are opened, hashed and decoded in
 it, and nothing comes from an earlier pass but what the system holds of the files. Counted are real tokens: padding is

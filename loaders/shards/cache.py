@@ -1,4 +1,4 @@
-"""Copies of remote shards on the local disk: checked files alone, bounded, shared by all processes of a machine.
+"""Copies of remote shards on the local disk: only checked files, bounded, shared by all processes of a machine.
 
 They lie under `cache_root()`/shards, in a folder for each fingerprint, and are named by the sha256 of their bytes. So a
 copy can never be stale, two datasets of one identity share theirs, and any copy may be deleted at any time. There are

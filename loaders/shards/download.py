@@ -1,4 +1,4 @@
-"""Fetching a shard's file from an object store, and patience with stores that fail.
+"""Fetching a shard's file from an object store, with retries when the store fails.
 
 pyarrow asks a store four times itself before it reports an error (`storage_s3.connect`). Here a failed or damaged
 fetch is repeated a few times more. A store that goes on failing is left in peace for a while, since every attempt costs

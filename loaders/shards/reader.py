@@ -1,4 +1,4 @@
-"""The shards of a stored dataset, opened when needed: fetched, checked, cached, and generated where that fails.
+"""The shards of a stored dataset, opened on demand: fetched, checked, cached, and regenerated where that fails.
 
 A shard is fetched whole and its sha256 taken at its first open in a process. From then on its file is known by size,
 modification time and inode: when these change, also while the shard is open, it is checked anew. So damage is noticed

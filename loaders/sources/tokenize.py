@@ -1,4 +1,4 @@
-"""Text rows through a tokenizer: token rows of it, trained on every token, with value spans in tokens."""
+"""Text rows through a tokenizer: token rows with every token in the loss, and value spans in tokens."""
 
 from __future__ import annotations
 

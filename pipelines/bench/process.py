@@ -1,4 +1,4 @@
-"""What is timed as whole processes, start-up included, as a user meets it: builds, verifications, resuming."""
+"""What is timed as whole processes, including start-up, as a user experiences it: builds, verifications, resuming."""
 
 from __future__ import annotations
 

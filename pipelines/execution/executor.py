@@ -1,4 +1,4 @@
-"""Who does the work of shards: threads of this process, or what else the table below names."""
+"""Who runs the jobs of a build or a proof: threads of this process, or another executor of the table below."""
 
 from __future__ import annotations
 

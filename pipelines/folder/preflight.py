@@ -1,4 +1,4 @@
-"""What stands in a folder, and whether a plan may go there: grow or continue what is its own, refuse all else.
+"""What is in a folder, and whether a plan may go there: continue or grow its own dataset, refuse anything else.
 
 Looking changes nothing, so that a refused build leaves the folder as it was. Every build declares its plan by a file
 of its own in the scratch folder before it looks a last time: of two plans that do not go together, whatever the

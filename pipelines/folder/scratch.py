@@ -1,4 +1,4 @@
-"""What is unfinished goes: leftovers of killed builds, the scratch folder, a whole dataset."""
+"""Deleting what is unfinished: leftovers of killed builds, the scratch folder, a whole dataset."""
 
 from __future__ import annotations
 

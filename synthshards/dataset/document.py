@@ -1,4 +1,4 @@
-"""A manifest's JSON as typed fields: right in form, while what it claims is not looked at yet.
+"""A manifest's JSON as typed fields: correct in form, with claims that are not checked yet.
 
 An error names the place, the value and what is legal there, in one line.
 """

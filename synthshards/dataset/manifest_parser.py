@@ -1,4 +1,4 @@
-"""Reading a manifest, which is hostile until every field has been checked: what its document claims must be possible.
+"""Reading a manifest, which is not trusted until every field and every claim has been checked.
 
 An error names the place, the value and what is legal there, in one line.
 """

@@ -1,4 +1,4 @@
-"""What a shard format is, and what the three share: how writer and reader are called, blocks, and who says "damaged".
+"""What a shard format is, and what the three have in common: writers, readers, blocks, and reports of damage.
 
 A format is a module with a writer and a reader side by side, and one `Format` that names them.
 """

@@ -1,4 +1,4 @@
-"""Numbers of few bits in bytes, the first in the lowest bits, and back: booleans of Arrow, indices of Parquet."""
+"""Packing small numbers into bits, least significant first, and back: Arrow's booleans, Parquet's indices."""
 
 from __future__ import annotations
 

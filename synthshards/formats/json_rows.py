@@ -1,4 +1,4 @@
-"""Columns as one compact JSON object a row, ``{"n":9,"ks":[4,1]}``, and back: the facts in a WebDataset shard."""
+"""Columns as one compact JSON object per row, ``{"n":9,"ks":[4,1]}``, and back: the facts in a WebDataset shard."""
 
 from __future__ import annotations
 

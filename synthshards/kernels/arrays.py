@@ -1,4 +1,4 @@
-"""Types of the arrays that kernels take, by dtype; their shapes stand in the legend of each file that has kernels."""
+"""Types of the arrays that kernels take, by dtype; their shapes are in the legend of each file with kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that is used again: pages fresh from the system cost more than filling them with rows.
+"""Memory that is reused: newly allocated pages cost more than filling them with rows.
 
 `Buffers` are one caller's own arrays, written over with every batch. From a `Pool` anybody takes memory; nobody has to
 give it back, and nothing that is still looked at is ever written over. (An array cut from a buffer holds a reference to

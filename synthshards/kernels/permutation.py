@@ -1,4 +1,4 @@
-"""Keyed permutations of 0..n-1 in constant time and memory: which row shows which person, and who bears which name.
+"""Keyed permutations of 0..n-1 in constant time and memory: which row is about which person, and who has which name.
 
 A Feistel network over the pairs (u, v) with u < a and v < b, where a = ⌈√n⌉ and b = ⌈n/a⌉, so that a·b exceeds n by
 less than a. Six rounds add to one half a number that a keyed hash makes of the other:

@@ -1,4 +1,4 @@
-"""No fork in the midst of a request to a store.
+"""Forks wait until no request to a store is running.
 
 pyarrow holds a lock of its S3 library during every request, shared among requests, and takes it alone to connect. A
 child that is forked meanwhile has the lock and not the thread that would let it go: it waits for ever when it connects

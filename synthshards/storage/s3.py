@@ -1,4 +1,4 @@
-"""S3 through pyarrow, and what pyarrow does there that one would not expect.
+"""S3 through pyarrow, and remedies for what pyarrow does there unexpectedly.
 
 All of it was measured against pyarrow 26. tests/storage/test_storage.py fails when one of the remedies is taken away.
 

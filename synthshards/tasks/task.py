@@ -234,9 +234,9 @@ class Task:
         return TaskIterable(self, seed, num_examples)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
-        """One row drawn from the caller's generator: deterministic in it, unrelated to `example`.
+        """A row drawn from the caller's generator: a function of its state, unrelated to the rows of `example`.
 
-        What splits share is that of seed 0.
+        What the rows of a seed share (Capo's people) is that of seed 0.
 
         Raises:
             UsageError: rng is neither an int nor a `random.Random` nor a `numpy.random.Generator`.

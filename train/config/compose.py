@@ -1,4 +1,4 @@
-"""From Hydra overrides to one resolved configuration of ``conf/``, and to one line where they are wrong."""
+"""From Hydra overrides to a resolved configuration of ``conf/``, or to a one-line error."""
 
 from __future__ import annotations
 

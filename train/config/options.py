@@ -1,4 +1,4 @@
-"""The options of a training run beside dataset and model: name, legal range, default, as ``conf/`` has them, too.
+"""The options of a training run other than dataset and model: name, legal range, default; ``conf/`` has the same ones.
 
 The keys and their defaults are a contract; `conf/config.yaml` says what each means.
 """

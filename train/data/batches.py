@@ -1,4 +1,4 @@
-"""Batches of a run: the rows of its train tasks, by their shares, and their ids where each task has its place."""
+"""Batches of a run: rows of its tasks by their shares, with the ids of each task at their place in the vocabulary."""
 
 from __future__ import annotations
 

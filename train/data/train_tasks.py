@@ -1,4 +1,4 @@
-"""What a run trains on and is evaluated in: a dataset for each task, kept apart in one vocabulary.
+"""What a run trains on and is evaluated on: a dataset per task, in one shared vocabulary.
 
 In a mixture of tasks each task's ids are moved up behind those of the tasks before it: task j's id t becomes
 t + Σ_{i<j} (largest id of task i + 1). A single task keeps its ids.

@@ -1,4 +1,4 @@
-"""One evaluation of one task of a run: rows of its table, and the same figures under the names that logs have."""
+"""One evaluation of one task of a run: rows of its table, and the same figures under their names in logs."""
 
 from __future__ import annotations
 

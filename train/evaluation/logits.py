@@ -1,4 +1,4 @@
-"""Asking a causal language model for its logits, whichever class it is of: what generation and metrics share."""
+"""Getting logits from any causal language model: shared by generation and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run's future depends on, in one file that is whole at every moment."""
+"""Checkpoints: everything that a run's future depends on, in one file that is always complete."""
 
 from __future__ import annotations
 

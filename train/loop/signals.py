@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of training: the step that is under way is finished, so that a checkpoint means one thing."""
+"""Ctrl-C during training: the current step is finished, so that a checkpoint is unambiguous."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every attention layer is given beside its states: masks and rotary tables, on transformers 4.57 to 5.x.
+"""What every attention layer gets besides its states: masks and rotary tables, on transformers 4.57 to 5.x.
 
 Between those versions the mask builders renamed ``input_embeds`` and ``past_key_values`` and dropped
 ``cache_position``, and the rotary tables of Olmo3 moved from one module a layer type to one module for all, which later

@@ -1,4 +1,4 @@
-"""What every model of ``model=`` has: options, what is to be known of it, and what is checked before it is built."""
+"""What every model of ``model=`` has: options, a `ModelSpec`, and checks before it is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run tells of itself as it goes: JSON lines, Weights & Biases, TensorBoard."""
+"""Where a run reports its progress: JSON lines, Weights & Biases, TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of itself in its folder: ``config.yaml``, as it was resolved, and ``run.json``."""
+"""What a run records about itself in its folder: the resolved ``config.yaml``, and ``run.json``."""
 
 from __future__ import annotations
 

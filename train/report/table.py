@@ -1,4 +1,4 @@
-"""What a run writes of its evaluations: a CSV and its picture, whole at every moment."""
+"""The evaluations of a run as a CSV and a picture, both always complete."""
 
 from __future__ import annotations
 

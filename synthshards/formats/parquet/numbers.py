@@ -1,4 +1,4 @@
-"""Numbers that are facts of a row, in Parquet pages: as indices of the fewest bits into a dictionary of each block."""
+"""Numeric facts in Parquet pages: as indices of the fewest bits into a dictionary per block."""
 
 from __future__ import annotations
 

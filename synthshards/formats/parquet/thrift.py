@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as much of it as Parquet's footer and page headers need: no negative numbers, no maps.
+"""The parts of Thrift's compact protocol that Parquet's footer and page headers need: no negative numbers, no maps.
 
 A struct to write is a tuple of (field id, type, value) with ascending ids, or the bytes that it was encoded to before;
 a struct read is a dict of field id → value.

@@ -1,4 +1,4 @@
-"""Random expressions for Mano: their shapes, their writing and working out, and how many of them divide by units only.
+"""Random expressions for Mano: drawing, writing and evaluating them, and counting those that only divide by units.
 
 The law and the order of draws are in `mano.task`. Rows are made side by side in *lanes*: arrays of lanes hold element e
 of lane k at e·LANES + k.

@@ -1,4 +1,4 @@
-"""Capo: how many bits does the model know of people, and does it answer questions about them?
+"""Capo: how many bits does the model know about people, and does it answer questions about them?
 
 Sources: "Physics of Language Models: Part 3.3" (arXiv 2404.05405), the capacity of bioS (see `tasks.capo.capacity`);
 Part 3.1 (arXiv 2309.14316), questions. Training joins entries by <EOS>, so a text is read behind one.

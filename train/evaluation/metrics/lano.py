@@ -1,4 +1,4 @@
-"""Lano: does the model write sentences of the grammar, and with the grammar's own probabilities?
+"""Lano: does the model generate sentences of the grammar, with the grammar's own probabilities?
 
 Source: "Physics of Language Models: Part 4.1" (arXiv 2512.17351), section on Lano, after Part 1 (arXiv 2305.13673):
 sentences generated from `<bos>` at temperature 1, and the KL divergence from the exact next-token law. Training
