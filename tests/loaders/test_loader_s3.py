@@ -110,7 +110,8 @@ def test_without_a_cache_all_is_as_right(
     if limit == "0":
         monkeypatch.setenv("SYNTHSHARDS_CACHE_BYTES", "0")
     elif limit == "full":
-        monkeypatch.setattr(Path, "write_bytes", lambda self, data: os.truncate("/", -1))  # an OSError
+        refuses = "synthshards.loaders.shards.cache.replacing"
+        monkeypatch.setattr(refuses, lambda *args, **options: os.truncate("/", -1))  # an OSError
     else:
         (tmp_path / "cache").write_bytes(b"")
     shards, tally = opened(url)
@@ -517,19 +518,26 @@ def test_nothing_is_left(end: str, url: str, tmp_path: Path, cache: Cache, s3_pr
 
 WRITING = """
 import sys, time
-from pathlib import Path
+from contextlib import contextmanager
 from shard_parts import opened
+from synthshards.loaders.shards import cache
 
-def slowly(self, data):
-    with self.open("wb") as file:
-        file.write(bytes(data)[:100])
-        file.flush()
+class Slow:
+    def __init__(self, file):
+        self.file = file
+    def write(self, data):
+        self.file.write(bytes(data)[:100])
+        self.file.flush()
         begun.append(self)
         time.sleep(2)
-        return file.write(bytes(data)[100:])
+        return self.file.write(bytes(data)[100:])
 
-begun = []
-Path.write_bytes = slowly
+@contextmanager
+def slowly(*args, **options):
+    with replacing(*args, **options) as file:
+        yield Slow(file)
+
+begun, replacing, cache.replacing = [], cache.replacing, slowly
 shards, _ = opened(sys.argv[1])
 shards.prefetch([0, 1, 2])
 while len(begun) < 3:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from io import FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from folders import SMALL, files, names, picture, small
 from synthshards.dataset.manifest_parser import load
 from synthshards.errors import DataError, StorageError, UsageError
 from synthshards.pipelines.build import build
-from synthshards.storage.local import LocalFolder
+from synthshards.storage.local import LocalFolder, _create
 from synthshards.storage.open import open_folder
 
 
@@ -81,7 +81,10 @@ def test_wherever_the_disk_is_full_one_line_says_so_and_the_next_run_goes_on(
 
         said = ""
         with monkeypatch.context() as patch:
-            patch.setattr("synthshards.storage.local.FileIO", File)
+            patch.setattr(
+                "synthshards.storage.local._create",
+                lambda path, create=_create, File=File: (create(path).close(), BufferedWriter(File(path, "wb")))[1],
+            )
             patch.setattr(os, "write", lambda *args, disk=disk, write=os.write: disk.write(write, *args))
             try:
                 build(small(3), str(out))

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,9 @@ class Grammar:
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Grammar, (self.levels, self.rules)  # without the arrays: a shard's job is a small value
 
     def __repr__(self) -> str:
         sizes = " ".join(str(len(level)) for level in self.levels)

@@ -378,11 +378,12 @@ def test_no_row_writes_beyond_the_room_it_has(monkeypatch: pytest.MonkeyPatch) -
         right = rows_of(task.batch(0, "train", 5, 3))
         for room in range(40, 500, 7):
 
-            def fill(key: Any, indices: Any, first: Any, ids: Any, *rest: Any, room: int = room) -> Any:
+            def fill(key: Any, indices: Any, first: Any, out: Any, *rest: Any, room: int = room) -> Any:
+                ids = out.ids
                 ids[room:] = 77
-                done = real(key, indices, first, ids[:room], *rest)
+                done = real(key, indices, first, out._replace(ids=ids[:room]), *rest)
                 assert (ids[room:] == 77).all()
-                return done if done > first else real(key, indices, first, ids, *rest)
+                return done if done > first else real(key, indices, first, out, *rest)
 
             monkeypatch.setattr(brevo, "_fill", fill)
             assert rows_of(task.batch(0, "train", 5, 3)) == right

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,11 @@ def test_a_grammar_says_what_it_is() -> None:
     assert repr(load_grammar("cfg3j")) == f"<Grammar of levels 1 3 3 3 3 3 3 3, {SHIPPED['cfg3j']}>"
     assert load_grammar("cfg3j") != "cfg3j"
     assert isinstance(load_grammar("cfg3j"), Grammar)
+
+
+def test_a_pickle_holds_no_arrays_of_what_was_asked_before() -> None:
+    grammar = load_grammar("cfg3f")
+    fresh = pickle.dumps(grammar)
+    grammar.log_prob([1])
+    assert pickle.dumps(grammar) == fresh
+    assert pickle.loads(fresh) == grammar
