@@ -167,8 +167,8 @@ def longest_met(
     """Tokens of the longest row or window that a run meets: what a model's context must hold."""
     longest = max(o.seq_len or 0, e.packed_seq_len or 0)
     rows = o.max_steps * o.batch_size * o.gradient_accumulation_steps
-    for train_task, some in zip(train_tasks, sets, strict=True):
-        longest = max(longest, longest_row(some, train_task.tokenizer))
+    for train_task, own_sets in zip(train_tasks, sets, strict=True):
+        longest = max(longest, longest_row(own_sets, train_task.tokenizer))
         if o.packing == "pad":
             longest = max(longest, longest_trained(train_task, rows))
     return longest
