@@ -95,8 +95,8 @@ def eval_sets(train_task: TrainTask, options: EvalOptions) -> list[EvalSet]:
     for stratum in train_task.evaluation.strata(train_task.task, options.hops, options.qa):
         own = stratum.label or train_task.name
         label = f"{train_task.name}_{own}" if train_task.mixed and stratum.label else own
-        held = stratum.task.num_examples
-        count = options.num_examples_per_hop if held is None else min(options.num_examples_per_hop, held)
+        limit = stratum.task.num_examples
+        count = options.num_examples_per_hop if limit is None else min(options.num_examples_per_hop, limit)
         split = trained if stratum.trained else "eval"
         sets.append(EvalSet(label, stratum.hop, stratum.task, seed, split, count))
     return sets

@@ -84,8 +84,8 @@ class TrainTask:
             return self.dataset
         assert self.evaluation.questions is not None, "checked at the door"
         identity = self.dataset.identity
-        asked = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
-        return Mixture([self.dataset, asked], [1 - self.qa_share, self.qa_share], "repeat")
+        questions = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
+        return Mixture([self.dataset, questions], [1 - self.qa_share, self.qa_share], "repeat")
 
 
 def make_train_tasks(
@@ -165,9 +165,9 @@ def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
 
 def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
     """The parameters of a task that a tokenizer's ids take the place of."""
-    known = task.params.canonical()
+    own = task.params.canonical()
     ids = {"bos_token_id": special.bos, "separator_token_id": special.sep}
-    return {name: value for name, value in ids.items() if value is not None and known.get(name, value) != value}
+    return {name: value for name, value in ids.items() if value is not None and own.get(name, value) != value}
 
 
 def _train_task(

@@ -78,8 +78,8 @@ def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if not isolate:
         return {"input_ids": batch["input_ids"]}
-    known = accepted(model, position_ids=batch["position_ids"], segment_ids=batch["segment_ids"])
-    return {"input_ids": batch["input_ids"], **known}
+    borders = accepted(model, position_ids=batch["position_ids"], segment_ids=batch["segment_ids"])
+    return {"input_ids": batch["input_ids"], **borders}
 
 
 def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True, plain_logits: bool = False) -> Tensor:

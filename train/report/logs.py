@@ -100,12 +100,12 @@ class WeightsAndBiases:
 
 def check_installed(options: LoggingOptions) -> None:
     """Raise `UsageError` where a log needs a package that is not installed."""
-    for asked, key, package, module in (
+    for enabled, key, package, module in (
         (options.tensorboard, "logging.tensorboard", "tensorboard", "torch.utils.tensorboard"),
         (options.wandb.enabled, "logging.wandb.enabled", "wandb", "wandb"),
     ):
         try:
-            if asked:
+            if enabled:
                 import_module(module)
         except ImportError:
             raise UsageError(

@@ -249,10 +249,10 @@ def plot_curves(
         name, path = named(argument)
         groups.setdefault(name, []).append(Curve.read(path))
     lines = lines_of(groups, x, metrics, spread)
-    known = sorted({line.hop for line in lines if line.hop is not None})
+    legal = sorted({line.hop for line in lines if line.hop is not None})
     for hop in hops:
-        if hop not in known:
-            raise UsageError(f"no hop {hop} in these runs; legal: {', '.join(f'{k:g}' for k in known) or 'no --hop'}")
+        if hop not in legal:
+            raise UsageError(f"no hop {hop} in these runs; legal: {', '.join(f'{k:g}' for k in legal) or 'no --hop'}")
     lines = [line for line in lines if not hops or line.hop in hops]
     figure = picture(lines, x, log_x=scale == "log", title=title)
     for out in outs:

@@ -79,8 +79,8 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOp
     questions = [row for row in rows if "question" in row]
     biographies = [row for row in rows if "question" not in row]
     figures = answered(model, questions, options) if questions else _UNASKED
-    known: dict[str, Any] = knowledge(model, task, biographies, options) if biographies else {}
-    return CapoScore(**figures, **known)
+    bits: dict[str, Any] = knowledge(model, task, biographies, options) if biographies else {}
+    return CapoScore(**figures, **bits)
 
 
 _UNASKED: dict[str, Any] = {
@@ -201,12 +201,12 @@ def token_nats(model: nn.Module, texts: Sequence[np.ndarray], options: MetricOpt
     with evaluating(model):
         for window in windows:
             ids, inside = window["input_ids"], window["segment_ids"] == 1
-            wanted = torch.zeros_like(inside)
-            wanted[:, :-1] = inside[:, 1:]
-            logits = logits_at(model, window, wanted)
+            chosen = torch.zeros_like(inside)
+            chosen[:, :-1] = inside[:, 1:]
+            logits = logits_at(model, window, chosen)
             target = ids[:, 1:][inside[:, 1:]].to(logits.device)
             nats = nn.functional.cross_entropy(logits.float(), target, reduction="none").double().cpu().numpy()
-            each = np.split(nats, np.cumsum(wanted.sum(1).tolist())[:-1])
+            each = np.split(nats, np.cumsum(chosen.sum(1).tolist())[:-1])
             for i, nats_of_text in zip(window["row"].tolist(), each, strict=True):
                 out[i] = np.concatenate([[0.0], nats_of_text])
     return out
@@ -247,8 +247,8 @@ def chance(task: Task, rows: Iterable[Row]) -> float | None:
         "employer": _commonest(pools.companies),
         "work_city": _commonest(pools.work_cities),
     }
-    asked = [shares[row["question"]] for row in rows if "question" in row]
-    return sum(asked) / len(asked) if asked else None
+    chances = [shares[row["question"]] for row in rows if "question" in row]
+    return sum(chances) / len(chances) if chances else None
 
 
 def _commonest(values: Sequence[str]) -> float:
@@ -259,8 +259,8 @@ def strata(task: Task, hops: Sequence[int] | None, qa: bool) -> list[Stratum]:
     """Questions about people whom training does not ask about, and biographies: bits are of what was trained on."""
     del hops, qa
     p = task.params
-    asked = type(task)(num_people=p.num_people, they=p.they, form="qa", people="test")
-    return [Stratum(asked, "capo_qa"), Stratum(task, "capo_bios", trained=True)]
+    unseen = type(task)(num_people=p.num_people, they=p.they, form="qa", people="test")
+    return [Stratum(unseen, "capo_qa"), Stratum(task, "capo_bios", trained=True)]
 
 
 def questions(task: Task) -> Task:

@@ -256,11 +256,11 @@ def tally(model: nn.Module, windows: Iterable[Window], find: FindAnswers, *, iso
     with evaluating(model):
         for window in windows:
             ids, labels, segments = (window[name].cpu().numpy() for name in ("input_ids", "labels", "segment_ids"))
-            wanted = np.zeros(ids.shape, bool)
-            wanted[:, :-1] = labels[:, 1:] != -100
-            predicted = logits_at(model, window, torch.from_numpy(wanted), isolate=isolate).argmax(-1)
+            chosen = np.zeros(ids.shape, bool)
+            chosen[:, :-1] = labels[:, 1:] != -100
+            predicted = logits_at(model, window, torch.from_numpy(chosen), isolate=isolate).argmax(-1)
             right = np.zeros(ids.shape, bool)
-            right[:, 1:][wanted[:, :-1]] = predicted.cpu().numpy() == ids[:, 1:][wanted[:, :-1]]
+            right[:, 1:][chosen[:, :-1]] = predicted.cpu().numpy() == ids[:, 1:][chosen[:, :-1]]
             for i in range(len(ids)):
                 counts.append(_count(right[i], labels[i], segments[i], find(ids[i], labels[i], segments[i])))
     all_rows = np.concatenate(counts) if counts else np.zeros((0, 6))

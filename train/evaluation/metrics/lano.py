@@ -118,10 +118,10 @@ def divergences(
     out = np.empty(len(texts))
     with evaluating(model):
         for window in row_windows(rows, options.batch_tokens):
-            wanted = window["segment_ids"] == 1
-            logits = logits_at(model, window, wanted)
+            chosen = window["segment_ids"] == 1
+            logits = logits_at(model, window, chosen)
             shares = logits[:, columns.to(logits.device)].double().softmax(-1).cpu().numpy()
-            lengths = wanted.sum(1).tolist()
+            lengths = chosen.sum(1).tolist()
             laws = np.split(shares, np.cumsum(lengths)[:-1])
             for i, length, q in zip(window["row"].tolist(), lengths, laws, strict=True):
                 assert len(texts[i]) + 1 == length, "the law behind each prefix"
