@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
+from .storage.local import replacing
 from .tasks.task import Task
 
 #: As many tokens as the paper has left of GPT-2's for its biographies (Part 4.1, section on Capo).
@@ -165,5 +166,9 @@ def write_tokenizer(task: Task, path: Path, *, dense: bool = False) -> None:
         UsageError: as `tokenizer_json`.
         OSError: the file cannot be written.
     """
-    text = json.dumps(tokenizer_json(task, dense=dense), ensure_ascii=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(tokenizer_json(task, dense=dense), ensure_ascii=False, indent=1) + "\n"
+    if path.exists() and not path.is_file():  # a pipe or a device, such as /dev/stdout, takes text but no other's place
+        path.write_text(text, encoding="utf-8")
+        return
+    with replacing(path) as file:
+        file.write(text.encode())

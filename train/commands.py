@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from synthshards.cli import load
 
 _HYDRA = {"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]}
+_DATASETS = sorted(path.stem for path in (Path(__file__).parent / "conf" / "dataset").glob("*.yaml"))
 
 
-@click.command(context_settings=_HYDRA)
+@click.command(context_settings=_HYDRA, epilog=f"Values of dataset=: {', '.join(_DATASETS)}.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]...")
 def train(overrides: tuple[str, ...]) -> None:
     """The smallest experiment: a few steps, then a score. Half a minute on two cores; nothing is written.
@@ -17,7 +20,7 @@ def train(overrides: tuple[str, ...]) -> None:
     \b
     Examples:
       synthshards train                                      GPT-2 of two layers on Depo1-225
-      synthshards train dataset=mano train.max_steps=100     any task: depo1 depo2 brevo1 brevo2 mano lano capo
+      synthshards train dataset=mano train.max_steps=100     another task, for longer
       synthshards train data.path=data/depo/train            the same rows from shards: the same numbers
 
     Settings are those of `synthshards curve`.

@@ -1,9 +1,6 @@
 """`synthshards curve`: train a model on a task and draw how it learns. Configured by Hydra: see ``conf/config.yaml``.
 
-synthshards curve                                       the recurrent Olmo3 on Depo1-225
-synthshards curve model=tiny_gpt2 dataset=mano dataset.L=4 train.max_steps=1000
-synthshards curve preset=depo1-225                      the paper's settings; --cfg job shows them
-torchrun --nproc-per-node 2 -m synthshards curve model=llama …
+``synthshards curve --help`` has examples; ``torchrun --nproc-per-node 2 -m synthshards curve`` trains on two processes.
 """
 
 from __future__ import annotations

@@ -12,17 +12,17 @@ from torch import nn
 from .config.options import EvalOptions
 from .data.eval_sets import eval_sets, metric_options, stored_sets, write_manifests
 from .data.train_tasks import TrainTask
-from .evaluation.evaluate import scores, told
+from .evaluation.evaluate import progress_line, scores
 from .report.logs import Log
 from .report.table import ScoreTable
 
 
 class Evaluator:
-    """What a run is evaluated on, and the tables of it.
+    """What a run is evaluated on, and its score tables.
 
     Args:
         train_tasks: the tasks of the run.
-        tables: the table of each.
+        tables: the score table of each.
         options: the group `eval`.
         seed: of the run; what a model is asked to write is drawn under a seed derived from it and the step.
 
@@ -60,7 +60,7 @@ class Evaluator:
             for row, values in list(scores(view, name, task, sets, options, self.options.packed_seq_len)):
                 table.add({"step": step, "examples_seen": examples_seen, **row})
                 figures |= values
-                lines.append(told(name, task, row))
+                lines.append(progress_line(name, task, row))
         for table in self.tables:
             table.write()
             table.draw()
@@ -73,7 +73,7 @@ class Evaluator:
     def forget_half(self, step: int) -> None:
         """Where Ctrl-C came in the evaluation behind a step: it is done again from its beginning."""
         steps = [{row["step"] for row in table.rows} for table in self.tables]
-        if any(step in some for some in steps) and not all(step in some for some in steps):
+        if any(step in done for done in steps) and not all(step in done for done in steps):
             for table in self.tables:
                 table.rows = [row for row in table.rows if row["step"] != step]
 

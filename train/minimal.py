@@ -1,8 +1,6 @@
 """`synthshards train`: the smallest experiment, from rows to a score, top to bottom. About half a minute on two cores.
 
-synthshards train                                   GPT-2 of two layers on Depo1-225, ten steps of eight rows
-synthshards train dataset=mano train.max_steps=100
-synthshards train data.path=data/depo/train         the same rows from shards: the same numbers
+By default ten steps of eight rows; ``synthshards train --help`` has examples.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, evaluate, print.
 
     Args:
-        arguments: Hydra overrides, such as ``dataset=mano``; default those of the command line.
+        arguments: Hydra overrides, such as ``train.max_steps=100``; default those of the command line.
 
     Raises:
         UsageError: an unknown or illegal setting.
@@ -91,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measuring = metric_options(ev, train_task, config["seed"])
     for row, _ in scores(model, train_task.name, train_task.task, sets, measuring):
         name = f"hop_{row['hop']}" if "hop" in row else train_task.name
-        extra = "".join(f"  {key} {row[key]:.4g}" for key in train_task.evaluation.told)
+        extra = "".join(f"  {key} {row[key]:.4g}" for key in train_task.evaluation.progress_columns)
         print(
             f"{name}: "
             f"whole answers {row['accuracy']:.4f} ± {row['standard_error']:.4f}  "

@@ -19,6 +19,7 @@ from torch import nn
 from synthshards.errors import UsageError
 from synthshards.identity import MAX_SEED
 from synthshards.params import parse
+from synthshards.storage.local import replacing
 
 from .config.options import DataOptions, EvalOptions, LoggingOptions, TrainOptions
 from .data.batches import shifted, stream_of
@@ -33,7 +34,7 @@ from .loop.timer import Timer
 from .models import build_model, parse_options, tokenizer_ids
 from .report.logs import Log, check_installed, open_logs
 from .report.run_record import write_config, write_record
-from .report.table import tables_of
+from .report.table import score_tables
 
 Say = Callable[[str], None]
 
@@ -74,7 +75,7 @@ class Run:
             config["dataset"], self.data, self.train, given=given, special=special,
             mixed=config["data"].get("mixture_groups"),
         )  # fmt: skip
-        tables = tables_of(self.train_tasks, self.folder, config["metrics_file"], config["plot_file"])
+        tables = score_tables(self.train_tasks, self.folder, config["metrics_file"], config["plot_file"])
         self.evaluator = Evaluator(self.train_tasks, tables, self.eval, self.seed)
         self.pad_id = special.pad if special is not None and special.pad is not None else 0
         self.loader = stream_of(
@@ -254,7 +255,8 @@ class Run:
         self.evaluator.write_manifests(self.folder / "eval")
         for train_task in self.train_tasks:
             if train_task.tokenizer_json is not None:
-                (self.folder / "tokenizer.json").write_bytes(train_task.tokenizer_json)
+                with replacing(self.folder / "tokenizer.json") as file:
+                    file.write(train_task.tokenizer_json)
         for table in self.evaluator.tables:
             table.write()
         self._record(Timer(self.step, self.train.max_steps))

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_inspect_takes_the_file(tmp_path: Path) -> None:
         write_tokenizer(make_task(name), file)
         names = load_tokenizer(str(file)).names
         assert names([0, 999_999]) == ["<bos>", "<unknown_999999>"]
+
+
+def test_a_file_is_replaced_as_a_whole_and_a_pipe_written_to(tmp_path: Path) -> None:
+    file, reader_of_old, pipe = tmp_path / "tokenizer.json", tmp_path / "old.json", tmp_path / "pipe"
+    file.write_text("old")
+    os.link(file, reader_of_old)
+    write_tokenizer(make_task("mano"), file)
+    assert reader_of_old.read_text() == "old"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        text = threads.submit(pipe.read_text)
+        write_tokenizer(make_task("mano"), pipe)
+        assert text.result() == file.read_text()
+    assert pipe.is_fifo()
 
 
 # Byte pairs ----------------------------------------------------------------------------------------------------------

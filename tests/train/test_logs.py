@@ -78,7 +78,7 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(tmp_path / "run", *DEPO, "logging.wandb.enabled=true", "logging.wandb.name=nested", "train.max_steps=3")
     (stored,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     content = stored.read_bytes()
-    for text in (b"train/loss", b"train/examples_seen", b"eval/hop_4_accuracy", b"depo-hop-curves", b"nested"):
+    for text in (b"train/loss", b"train/examples_seen", b"eval/hop_4_accuracy", b"synthshards", b"nested"):
         assert text in content, text
     pictures = list((tmp_path / "run" / "wandb").rglob("depo_hop_curve*.png"))
     assert len(pictures) == 2  # of the evaluations at steps 1 and 3
@@ -112,7 +112,7 @@ def test_weights_and_biases_are_told_steps_and_pictures(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", recorder)
     run(tmp_path, *DEPO, "logging.wandb.enabled=true", "logging.wandb.entity=us", "train.max_steps=2", "eval.hops=[1]")
     asked = recorder.asked
-    assert (asked["project"], asked["entity"], asked["name"]) == ("depo-hop-curves", "us", None)
+    assert (asked["project"], asked["entity"], asked["name"]) == ("synthshards", "us", None)
     assert asked["config"]["dataset"]["N"] == 6
     assert [step for step, _ in recorder.told] == [1, 1, 1, 2, 2, 2, -1]
     assert recorder.told[2] == (1, {"depo_hop_curve": "image depo_hop_curve.png"})

@@ -245,7 +245,7 @@ class Slow:
 
 def test_what_cannot_be_measured() -> None:
     rows = eval_rows(BIOS, 0, 2)
-    with pytest.raises(UsageError, match="rows are text"):
+    with pytest.raises(UsageError, match=r"rows are text; legal: with MetricOptions\(tokenizer=…\)"):
         measure(tied_long(), BIOS, rows)
     with pytest.raises(UsageError, match="nothing to measure"):
         measure(tied_long(), BIOS, [], options())

@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import to_builtins
 from omegaconf import DictConfig, OmegaConf
 from tiny_models import TINY, rows, same, weights
 
 from synthshards.errors import UsageError
 from synthshards.train import models as train_models
 from synthshards.train.evaluation.logits import accepted
-from synthshards.train.models import MODELS, build_model, parse_options
-from synthshards.train.models import attention_inputs as layer_inputs
-from synthshards.train.models.base import as_mapping
+from synthshards.train.models import MODELS, attention_inputs, build_model, parse_options
 from synthshards.train.models.canon_llama import model as canon
 from synthshards.train.models.recurrent_olmo3 import model as recurrent_olmo3
 
@@ -35,7 +34,7 @@ def test_the_yaml_file_holds_every_option_and_its_default(name: str) -> None:
     stored = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(stored, dict)
     assert stored.pop("name") == name
-    assert stored == as_mapping(MODELS[name].Options())
+    assert stored == to_builtins(MODELS[name].Options())
 
 
 def test_options_come_as_hydra_gives_them() -> None:
@@ -44,9 +43,9 @@ def test_options_come_as_hydra_gives_them() -> None:
     config.merge_with_dotlist(["recurrent.act.enabled=true", "recurrent.random_init_std=1", "hf.num_hidden_layers=4"])
     name = config.pop("name")
     parsed = parse_options(name, config)
-    assert as_mapping(parsed)["recurrent"]["act"] == {"enabled": True, "kl_weight": 0.01}
-    assert as_mapping(parsed)["recurrent"]["random_init_std"] == 1.0
-    assert parse_options(name, as_mapping(parsed)) == parsed
+    assert to_builtins(parsed)["recurrent"]["act"] == {"enabled": True, "kl_weight": 0.01}
+    assert to_builtins(parsed)["recurrent"]["random_init_std"] == 1.0
+    assert parse_options(name, to_builtins(parsed)) == parsed
 
 
 @pytest.mark.parametrize(
@@ -174,7 +173,7 @@ def test_a_loop_that_sees_nothing_is_warned_of() -> None:
     assert not torch.equal(seeing(input_ids=rows(1, 6)).logits, seeing(input_ids=rows(1, 6, seed=2)).logits)
 
 
-@pytest.mark.parametrize("module", [train_models, canon, recurrent_olmo3, layer_inputs])
+@pytest.mark.parametrize("module", [train_models, canon, recurrent_olmo3, attention_inputs])
 def test_examples_in_docstrings_hold(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted
@@ -219,14 +218,14 @@ def test_packed_rows_are_rows_alone(name: str, attention: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_gradient_checkpointing_is_an_option(name: str) -> None:
     options = {**TINY[name], "dropout": 0.0} if name == "tiny_gpt2" else TINY[name]
-    ids, found = rows(2, 8), []
+    ids, runs = rows(2, 8), []
     for checkpointing in (False, True):
         model = build_model(name, {**options, "gradient_checkpointing": checkpointing}).model
         calls: list[int] = []
         norm = next(m for n, m in model.named_modules() if n.endswith(("ln_2", "post_attention_layernorm")))
         norm.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        found.append((len(calls), {n: p.grad for n, p in model.named_parameters()}))
-    (once, plain), (twice, again) = found
+        runs.append((len(calls), {n: p.grad for n, p in model.named_parameters()}))
+    (once, plain), (twice, again) = runs
     assert twice == 2 * once
     assert all((plain[name] - again[name]).abs().max() < 1e-6 for name in plain)

@@ -49,16 +49,16 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def _groups(mixture: Any, params: Any) -> dict[str, Any]:
     """The groups of `conf/dataset` that a mixture names, with what `data.mixture_params` changes of them."""
     names = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
-    known = [name for name in names if EVALUATIONS[_group(name)["task"]].mixable]
-    legal = ", ".join(known)
+    mixable = [name for name in names if (own := EVALUATIONS.get(_group(name)["task"])) is not None and own.mixable]
+    legal = ", ".join(mixable)
     if not isinstance(mixture, dict) or len(mixture) < 2:
         raise UsageError(f"data.mixture={mixture!r}; legal: weights of at least two of {legal}")
     if not isinstance(params, dict) or not all(isinstance(changed, dict) for changed in params.values()):
         raise UsageError(f"data.mixture_params={params!r}; legal: parameters by the name of what is mixed")
     groups = {}
     for name in mixture:
-        if name not in known:
-            raise UsageError(f"data.mixture: {name!r} cannot be mixed{nearest(str(name), known)}; legal: {legal}")
+        if name not in mixable:
+            raise UsageError(f"data.mixture: {name!r} cannot be mixed{nearest(str(name), mixable)}; legal: {legal}")
         groups[name] = group = _group(name)
         for key, value in params.get(name, {}).items():
             if key not in group or key in ("name", "task"):

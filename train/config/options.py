@@ -66,7 +66,7 @@ class WandbOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weights & Biases."""
 
     enabled: bool = False
-    project: str = "depo-hop-curves"
+    project: str = "synthshards"
     entity: str | None = None
     name: str | None = None
 

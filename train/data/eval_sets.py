@@ -95,8 +95,8 @@ def eval_sets(train_task: TrainTask, options: EvalOptions) -> list[EvalSet]:
     for stratum in train_task.evaluation.strata(train_task.task, options.hops, options.qa):
         own = stratum.label or train_task.name
         label = f"{train_task.name}_{own}" if train_task.mixed and stratum.label else own
-        held = stratum.task.num_examples
-        count = options.num_examples_per_hop if held is None else min(options.num_examples_per_hop, held)
+        limit = stratum.task.num_examples
+        count = options.num_examples_per_hop if limit is None else min(options.num_examples_per_hop, limit)
         split = trained if stratum.trained else "eval"
         sets.append(EvalSet(label, stratum.hop, stratum.task, seed, split, count))
     return sets
@@ -167,8 +167,8 @@ def longest_met(
     """Tokens of the longest row or window that a run meets: what a model's context must hold."""
     longest = max(o.seq_len or 0, e.packed_seq_len or 0)
     rows = o.max_steps * o.batch_size * o.gradient_accumulation_steps
-    for train_task, some in zip(train_tasks, sets, strict=True):
-        longest = max(longest, longest_row(some, train_task.tokenizer))
+    for train_task, own_sets in zip(train_tasks, sets, strict=True):
+        longest = max(longest, longest_row(own_sets, train_task.tokenizer))
         if o.packing == "pad":
             longest = max(longest, longest_trained(train_task, rows))
     return longest

@@ -23,7 +23,7 @@ from synthshards.tasks.task import Task
 from synthshards.tokenizer import write_tokenizer
 
 from ..config.options import DataOptions, TrainOptions
-from ..evaluation.metrics import EVALUATIONS, TaskEvaluation
+from ..evaluation.metrics import TaskEvaluation, evaluation_of
 from ..evaluation.task_view import TaskView
 from ..models.base import SpecialIds
 
@@ -71,8 +71,8 @@ class TrainTask:
 
     @property
     def evaluation(self) -> TaskEvaluation:
-        """How it is evaluated."""
-        return EVALUATIONS[self.task.name]
+        """How it is evaluated; `UsageError` where its task has no metrics."""
+        return evaluation_of(self.task.name)
 
     def view(self, model: nn.Module) -> nn.Module:
         """The model of all train tasks as one of this task's ids alone."""
@@ -84,8 +84,8 @@ class TrainTask:
             return self.dataset
         assert self.evaluation.questions is not None, "checked at the door"
         identity = self.dataset.identity
-        asked = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
-        return Mixture([self.dataset, asked], [1 - self.qa_share, self.qa_share], "repeat")
+        questions = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
+        return Mixture([self.dataset, questions], [1 - self.qa_share, self.qa_share], "repeat")
 
 
 def make_train_tasks(
@@ -165,9 +165,9 @@ def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
 
 def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
     """The parameters of a task that a tokenizer's ids take the place of."""
-    known = task.params.canonical()
+    own = task.params.canonical()
     ids = {"bos_token_id": special.bos, "separator_token_id": special.sep}
-    return {name: value for name, value in ids.items() if value is not None and known.get(name, value) != value}
+    return {name: value for name, value in ids.items() if value is not None and own.get(name, value) != value}
 
 
 def _train_task(
@@ -193,7 +193,7 @@ def _with_text(name: str, dataset: Dataset, group: Mapping[str, Any], offset: in
     share = group.get("qa_share", 0.0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise UsageError(f"dataset.qa_share={share!r}; legal: 0 or more, and below 1")
-    if share and EVALUATIONS[dataset.task.name].questions is None:
+    if share and evaluation_of(dataset.task.name).questions is None:
         raise UsageError(f"dataset.qa_share={share!r}: {dataset.task.name} has no questions; legal: 0")
     where = group.get("tokenizer")
     if where is not None:

@@ -1,4 +1,4 @@
-"""One evaluation of one task of a run: rows of its table, and the same figures under their names in logs."""
+"""One evaluation of one task of a run: rows of its score table, and the same figures under their names in logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from synthshards.loaders.dataset import Dataset
 from synthshards.tasks.task import Row, Task
 
-from .metrics import EVALUATIONS, MetricOptions
+from .metrics import MetricOptions, evaluation_of
 
 
 class EvalRows(Protocol):
@@ -47,9 +47,9 @@ def scores(
         packed_seq_len: tokens of the windows to measure in, where the task's metric knows them; None: rows.
 
     Yields:
-        A row of the table (with `hop` first, where the set has one), and figures such as ``eval/hop_8_accuracy``.
+        A row of the score table (with `hop` first, where the set has one), and figures such as ``eval/hop_8_accuracy``.
     """
-    evaluation = EVALUATIONS[task.name]
+    evaluation = evaluation_of(task.name)
     if evaluation.together:
         rows = [row for one in sets for row in one.rows()]
         columns = evaluation.measure(model, task, rows, options).columns()
@@ -65,10 +65,10 @@ def scores(
         yield ({"hop": one.hop, **columns} if one.hop is not None else columns), _named(one.label, columns)
 
 
-def told(name: str, task: Task, row: Mapping[str, Any]) -> str:
-    """A line for eyes of a row of the table."""
+def progress_line(name: str, task: Task, row: Mapping[str, Any]) -> str:
+    """A line for eyes of a row of the score table."""
     what = f"{name} hop {row['hop']}" if "hop" in row else name
-    more = "".join(f"  {key} {row[key]:.4g}" for key in ("token_accuracy", *EVALUATIONS[task.name].told))
+    more = "".join(f"  {key} {row[key]:.4g}" for key in ("token_accuracy", *evaluation_of(task.name).progress_columns))
     return f"  {what}: accuracy {row['accuracy']:.4f} ± {row['standard_error']:.4f}{more}"
 
 

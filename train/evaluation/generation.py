@@ -64,11 +64,11 @@ def generate(
     out: list[np.ndarray] = [np.empty(0, np.int64)] * len(rows)
     with evaluating(model):
         for at in range(0, len(order), batch_size):
-            some = order[at : at + batch_size]
-            batch = _Batch.of([rows[i] for i in some], [limits[i] for i in some], stop_ids, device_of(model))
+            chosen = order[at : at + batch_size]
+            batch = _Batch.of([rows[i] for i in chosen], [limits[i] for i in chosen], stop_ids, device_of(model))
             choose = _chooser(temperature, generator)
-            said = _by_library if hasattr(model, "generate") else _by_full_passes
-            for i, new in zip(some, batch.new_tokens(said(model, batch, choose, use_cache)), strict=True):
+            complete = _by_library if hasattr(model, "generate") else _by_full_passes
+            for i, new in zip(chosen, batch.new_tokens(complete(model, batch, choose, use_cache)), strict=True):
                 out[i] = new
     return out
 
@@ -186,7 +186,7 @@ def _by_library(model: nn.Module, batch: _Batch, choose: _Choose, use_cache: boo
     if use_cache is None:
         use_cache = bool(getattr(getattr(model, "config", None), "use_cache", True))
     with _plain_settings(model):
-        said = cast(Any, model).generate(
+        ids = cast(Any, model).generate(
             batch.start,
             max_new_tokens=batch.steps,
             do_sample=False,
@@ -194,8 +194,8 @@ def _by_library(model: nn.Module, batch: _Batch, choose: _Choose, use_cache: boo
             logits_processor=LogitsProcessorList([_Chosen(batch, choose)]),
             stopping_criteria=StoppingCriteriaList([_Finished(batch)]),
         )
-    assert isinstance(said, Tensor)
-    return said
+    assert isinstance(ids, Tensor)
+    return ids
 
 
 @contextmanager

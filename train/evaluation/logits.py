@@ -51,37 +51,37 @@ def accepted(model: nn.Module, **wished: Any) -> dict[str, Any]:
     return {name: value for name, value in wished.items() if name in names}
 
 
-def logits_at(model: nn.Module, window: Mapping[str, Tensor], wanted: Tensor, *, isolate: bool = True) -> Tensor:
+def logits_at(model: nn.Module, window: Mapping[str, Tensor], chosen: Tensor, *, isolate: bool = True) -> Tensor:
     """The model's logits behind chosen positions of some windows.
 
     Args:
         model: a causal language model: ``model(input_ids=…).logits`` is [windows, length, vocabulary].
         window: `input_ids` int64 [windows, length]; packed ones also `position_ids` and `segment_ids` of that shape.
             Padding stands behind all else, where nothing that counts can see it.
-        wanted: bool [windows, length].
+        chosen: bool [windows, length]: which positions.
         isolate: packed rows neither see one another nor count on: the model is given their positions, by which
             transformers' attention masks, and Canon layers, find their borders. Otherwise all is one text.
 
     Returns:
-        [n, vocabulary], a row for each position that is wanted, in the order of `wanted.nonzero()`.
+        [n, vocabulary], a row for each chosen position, in the order of `chosen.nonzero()`.
 
     Raises:
         UsageError: a window is longer than the model's context, or its rows are packed and the model cannot be told.
     """
     device = device_of(model)
-    ids, wanted = window["input_ids"].to(device), wanted.to(device)
+    ids, chosen = window["input_ids"].to(device), chosen.to(device)
     check_context(model, ids.shape[1], "a window")
     # A cache would hide the borders of packed rows: transformers look for them only where there is none.
-    asked: dict[str, Any] = {"use_cache": False}
+    inputs: dict[str, Any] = {"use_cache": False}
     if isolate and "position_ids" in window:
-        asked["position_ids"] = window["position_ids"].to(device)
-        asked["segment_ids"] = window["segment_ids"].to(device)
-    columns = wanted.any(0).nonzero().flatten()  # the vocabulary is wide: leave out positions that no window wants
-    known = accepted(model, **asked, logits_to_keep=columns)
-    if "position_ids" in asked and "position_ids" not in known:
+        inputs["position_ids"] = window["position_ids"].to(device)
+        inputs["segment_ids"] = window["segment_ids"].to(device)
+    columns = chosen.any(0).nonzero().flatten()  # the vocabulary is wide: leave out positions that no window needs
+    taken = accepted(model, **inputs, logits_to_keep=columns)
+    if "position_ids" in inputs and "position_ids" not in taken:
         raise UsageError(
             f"{type(model).__name__}: its forward takes no position_ids, by which packed rows stay apart; "
             "legal: a model that takes them (not one in a wrapper for several processes), or isolate=False"
         )
-    logits: Tensor = model(input_ids=ids, **known).logits
-    return logits[wanted[:, columns] if "logits_to_keep" in known else wanted]
+    logits: Tensor = model(input_ids=ids, **taken).logits
+    return logits[chosen[:, columns] if "logits_to_keep" in taken else chosen]

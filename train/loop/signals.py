@@ -59,8 +59,8 @@ class StopSignal:
         """Raise KeyboardInterrupt where any rank has heard one. Every rank calls it behind the same steps."""
         heard = self._heard
         if self._world_size > 1:
-            told = torch.tensor(float(heard))
-            dist.all_reduce(told)
-            heard = bool(told)
+            count = torch.tensor(float(heard))
+            dist.all_reduce(count)
+            heard = bool(count)
         if heard:
             raise KeyboardInterrupt

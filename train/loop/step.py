@@ -51,10 +51,10 @@ def learning_rate(step: int, o: TrainOptions) -> float:
 
 def make_optimizer(model: nn.Module, o: TrainOptions) -> torch.optim.AdamW:
     """AdamW on all weights; what has one dimension (norms, biases) does not decay."""
-    some = [p for p in model.parameters() if p.requires_grad]
+    weights = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in some if p.dim() > 1], "weight_decay": o.weight_decay},
-        {"params": [p for p in some if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in weights if p.dim() > 1], "weight_decay": o.weight_decay},
+        {"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], o.learning_rate, (o.beta1, o.beta2), o.eps)
 
@@ -78,8 +78,8 @@ def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if not isolate:
         return {"input_ids": batch["input_ids"]}
-    known = accepted(model, position_ids=batch["position_ids"], segment_ids=batch["segment_ids"])
-    return {"input_ids": batch["input_ids"], **known}
+    borders = accepted(model, position_ids=batch["position_ids"], segment_ids=batch["segment_ids"])
+    return {"input_ids": batch["input_ids"], **borders}
 
 
 def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True, plain_logits: bool = False) -> Tensor:
@@ -146,7 +146,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    told = torch.zeros(())
+    mean = torch.zeros(())
     for number, (batch, count) in enumerate(zip(batches, counts.tolist(), strict=True), 1):
         last = number == len(batches)
         sync = nullcontext() if last or world_size == 1 else loss_of.no_sync()  # type: ignore[operator]
@@ -157,10 +157,10 @@ def train_step(
             share = count / float(total) if count else 0.0  # windows may hold no answer, even all of them
             # DistributedDataParallel takes the mean over ranks; this makes it the sum of their shares.
             (loss * (share * world_size) if count else loss.nan_to_num() * 0).backward()
-        told += float(loss.detach()) * share if share else 0.0
+        mean += float(loss.detach()) * share if share else 0.0
     if world_size > 1:
-        dist.all_reduce(told)
+        dist.all_reduce(mean)
     if o.max_grad_norm:
         nn.utils.clip_grad_norm_(model.parameters(), o.max_grad_norm)
     optimizer.step()
-    return float(told)
+    return float(mean)

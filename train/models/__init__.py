@@ -98,5 +98,6 @@ def build_model(
     copied = spec.copy_weights(model, parsed)
     if parsed.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    known = next((one for one in MODELS.values() if config.model_type in one.architectures), spec)
-    return BuiltModel(model.train(), vocab_size, context, known.plain_logits, known.unused_weights, special, copied)
+    # A pretrained model may be of an architecture that another spec describes.
+    kind = next((one for one in MODELS.values() if config.model_type in one.architectures), spec)
+    return BuiltModel(model.train(), vocab_size, context, kind.plain_logits, kind.unused_weights, special, copied)

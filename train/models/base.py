@@ -112,14 +112,6 @@ def parse_group(cls: type[S], values: Any, where: str, group: str) -> S:
     return parse(cls, parsed, where)
 
 
-def as_mapping(options: Settings) -> dict[str, Any]:
-    """Every option as plain values, groups as dicts: what the YAML files hold."""
-    return {
-        name: as_mapping(value) if isinstance(value, Settings) else value
-        for name, value in structs.asdict(options).items()
-    }
-
-
 def check_divides(where: str, part: str, divisor: int, whole: str, number: int) -> None:
     """Raise `UsageError` where a number of parts is no divisor of the whole."""
     if number % divisor:

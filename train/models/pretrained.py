@@ -44,7 +44,7 @@ def load_config(name: str) -> Any:
     Raises:
         UsageError: there is none under that name.
     """
-    return _found("model", name, lambda: AutoConfig.from_pretrained(name))
+    return _loaded("model", name, lambda: AutoConfig.from_pretrained(name))
 
 
 def load_model(name: str, attn_implementation: str | None) -> nn.Module:
@@ -54,7 +54,7 @@ def load_model(name: str, attn_implementation: str | None) -> nn.Module:
         UsageError: there is none under that name, or it is no causal language model.
     """
     chosen = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    model: nn.Module = _found(
+    model: nn.Module = _loaded(
         "model", name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **chosen)
     )
     return model
@@ -69,7 +69,7 @@ def special_ids(name: str) -> SpecialIds | None:
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         return None
-    tokenizer = _found("tokenizer", name, lambda: AutoTokenizer.from_pretrained(name))
+    tokenizer = _loaded("tokenizer", name, lambda: AutoTokenizer.from_pretrained(name))
     pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
     pad = next((one for one in pads if one is not None), None)
     # sep_token_id exists only where the tokenizer defines one, in some versions.
@@ -105,7 +105,7 @@ def copy_weights(model: nn.Module, name: str, kinds: Sequence[str]) -> tuple[str
     return tuple(fitting)
 
 
-def _found(what: str, name: str, load: Callable[[], T]) -> T:
+def _loaded(what: str, name: str, load: Callable[[], T]) -> T:
     """What `load` gives; its many kinds of failure become one line."""
     try:
         return load()

@@ -32,15 +32,15 @@ class JsonLines:
 
     def __init__(self, folder: Path, from_step: int) -> None:
         self._path = folder / "log.jsonl"
-        kept = []
+        lines = []
         if from_step and self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
                 try:
                     if json.loads(line)["step"] <= from_step:
-                        kept.append(line)
+                        lines.append(line)
                 except (ValueError, LookupError):
                     break  # the last line of a run that was killed
-        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -100,12 +100,12 @@ class WeightsAndBiases:
 
 def check_installed(options: LoggingOptions) -> None:
     """Raise `UsageError` where a log needs a package that is not installed."""
-    for asked, key, package, module in (
+    for enabled, key, package, module in (
         (options.tensorboard, "logging.tensorboard", "tensorboard", "torch.utils.tensorboard"),
         (options.wandb.enabled, "logging.wandb.enabled", "wandb", "wandb"),
     ):
         try:
-            if asked:
+            if enabled:
                 import_module(module)
         except ImportError:
             raise UsageError(

@@ -71,8 +71,8 @@ class Curve:
 
     def points(self, x: str, y: str, hop: float | None) -> Points:
         """The line of one figure (at one hop), without what is no number."""
-        some = (row for row in self.rows if hop is None or row["hop"] == hop)
-        return {row[x]: row[y] for row in some if isfinite(row[x]) and isfinite(row[y])}
+        rows = (row for row in self.rows if hop is None or row["hop"] == hop)
+        return {row[x]: row[y] for row in rows if isfinite(row[x]) and isfinite(row[y])}
 
     def check(self, name: str) -> None:
         """Raise `UsageError` unless there is a column of that name."""
@@ -163,9 +163,9 @@ def picture(lines: Sequence[Line], x: str, *, log_x: bool = False, title: str = 
         )
     panels = panels_of(lines)
     figure = Figure(figsize=(7.0, 0.9 + 3.2 * len(panels)), dpi=150, layout="constrained")
-    for place, some in enumerate(panels, 1):
+    for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, place)
-        _draw_panel(axes, some)
+        _draw_panel(axes, panel)
         axes.set_xscale("log" if log_x else "linear")
         if place == len(panels):
             axes.set_xlabel(NAMES.get(x, x.replace("_", " ")))
@@ -245,21 +245,21 @@ def plot_curves(
     for out in outs:
         check_path(Path(out))
     groups: dict[str, list[Curve]] = {}
-    for given in csvs:
-        name, path = named(given)
+    for argument in csvs:
+        name, path = named(argument)
         groups.setdefault(name, []).append(Curve.read(path))
     lines = lines_of(groups, x, metrics, spread)
-    known = sorted({line.hop for line in lines if line.hop is not None})
+    legal = sorted({line.hop for line in lines if line.hop is not None})
     for hop in hops:
-        if hop not in known:
-            raise UsageError(f"no hop {hop} in these runs; legal: {', '.join(f'{k:g}' for k in known) or 'no --hop'}")
+        if hop not in legal:
+            raise UsageError(f"no hop {hop} in these runs; legal: {', '.join(f'{k:g}' for k in legal) or 'no --hop'}")
     lines = [line for line in lines if not hops or line.hop in hops]
     figure = picture(lines, x, log_x=scale == "log", title=title)
     for out in outs:
         save(figure, Path(out))
 
 
-def named(given: str) -> tuple[str, Path]:
+def named(argument: str) -> tuple[str, Path]:
     """The name and the path of ``NAME=CSV``; a path that exists is no name, whatever it holds."""
-    name, sign, path = given.partition("=")
-    return ("", Path(given)) if not sign or Path(given).is_file() else (name, Path(path))
+    name, sign, path = argument.partition("=")
+    return ("", Path(argument)) if not sign or Path(argument).is_file() else (name, Path(path))

@@ -37,13 +37,13 @@ def write_record(
     record = {
         "data": [
             {
-                "name": s.name,
-                "fingerprint": s.dataset.fingerprint,
-                "identity": s.dataset.identity.as_dict(),
-                "rows": s.dataset.num_examples,
-                "id_offset": s.offset,
+                "name": one.name,
+                "fingerprint": one.dataset.fingerprint,
+                "identity": one.dataset.identity.as_dict(),
+                "rows": one.dataset.num_examples,
+                "id_offset": one.offset,
             }
-            for s in train_tasks
+            for one in train_tasks
         ],
         "eval": [
             {
@@ -53,8 +53,8 @@ def write_record(
                 "split": one.split,
                 "rows": one.count,
             }
-            for some in sets
-            for one in some
+            for sets_of_task in sets
+            for one in sets_of_task
         ],
         "versions": {
             "python": platform.python_version(), "synthshards": __version__, "torch": torch.__version__,

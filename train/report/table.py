@@ -66,10 +66,10 @@ def _number(value: Any) -> str:
     return str(value)
 
 
-def tables_of(
+def score_tables(
     train_tasks: Sequence[TrainTask], folder: Path, metrics_file: str | None, plot_file: str | None
 ) -> list[ScoreTable]:
-    """A CSV and a picture for each train task: ``depo_hop_metrics.csv`` and ``depo_hop_curve.png``, ``mano_…`` …
+    """A CSV and a picture for each train task: ``<task>_metrics.csv`` and ``<task>_curve.png``.
 
     Raises:
         UsageError: names of one file for several train tasks, or of a kind that is not written.

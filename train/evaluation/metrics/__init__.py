@@ -15,12 +15,37 @@ Language Models: Part 4.1" (arXiv 2512.17351).
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import iter_modules
 
 from synthshards.catalog import TASKS
+from synthshards.errors import UsageError
 
 from .common import MetricOptions, Score, Stratum, TaskEvaluation, eval_rows, with_qa
 
-__all__ = ["EVALUATIONS", "MetricOptions", "Score", "Stratum", "TaskEvaluation", "eval_rows", "with_qa"]
+__all__ = [
+    "EVALUATIONS",
+    "MetricOptions",
+    "Score",
+    "Stratum",
+    "TaskEvaluation",
+    "eval_rows",
+    "evaluation_of",
+    "with_qa",
+]
 
-#: Task → how it is evaluated: the `EVALUATION` of the module of its name, one for each task of the catalogue.
-EVALUATIONS: dict[str, TaskEvaluation] = {name: import_module(f"{__name__}.{name}").EVALUATION for name in TASKS}
+_MODULES = {module.name for module in iter_modules(__path__)}
+#: Task → how it is evaluated: the `EVALUATION` of the module of its name, for each task of the catalogue that has one.
+EVALUATIONS: dict[str, TaskEvaluation] = {
+    name: import_module(f"{__name__}.{name}").EVALUATION for name in TASKS if name in _MODULES
+}
+
+
+def evaluation_of(task: str) -> TaskEvaluation:
+    """How the task of that name is evaluated.
+
+    Raises:
+        UsageError: it has no metrics.
+    """
+    if task not in EVALUATIONS:
+        raise UsageError(f"no metrics for {task}; legal: {', '.join(EVALUATIONS)}")
+    return EVALUATIONS[task]

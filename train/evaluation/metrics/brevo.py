@@ -40,20 +40,22 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOp
     Raises:
         UsageError: no rows, or a row longer than the model's context.
     """
-    some = list(rows)
-    if not some:
+    rows = list(rows)
+    if not rows:
         return Score(**tally(model, [], names).figures())  # says that there is nothing to measure
     p = task.params
     prompts, limits = [], []
-    for row in some:
+    for row in rows:
         ids, start = np.asarray(row["input_ids"]), int((np.asarray(row["labels"]) != -100).argmax()) + 1
         prompts.append(ids[:start])
         limits.append(len(ids) - start)  # all right answers are as long: none fits without <eos>
-    said = generate(model, prompts, max_new_tokens=limits, stop_ids=[p.eos_token_id], batch_size=options.batch_rows)
+    completions = generate(
+        model, prompts, max_new_tokens=limits, stop_ids=[p.eos_token_id], batch_size=options.batch_rows
+    )
     # With <ans> before it: score_answer strips one, and a second one that the model says is wrong.
-    hits = [bool(task.score_answer(row, [p.answer_token_id, *new])) for row, new in zip(some, said, strict=True)]
-    forced = tally(model, row_windows(some, options.batch_tokens), names)
-    answers = np.stack([np.array(hits, np.float64), np.ones(len(some))], 1)
+    hits = [bool(task.score_answer(row, [p.answer_token_id, *new])) for row, new in zip(rows, completions, strict=True)]
+    forced = tally(model, row_windows(rows, options.batch_tokens), names)
+    answers = np.stack([np.array(hits, np.float64), np.ones(len(rows))], 1)
     return Score(**replace(forced, answers=answers).figures())
 
 

@@ -71,16 +71,16 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOp
     Raises:
         UsageError: no rows, no tokenizer, bioD, biographies of which none counts, or a text longer than the context.
     """
-    some = list(rows)
-    if not some:
+    rows = list(rows)
+    if not rows:
         raise UsageError("there are no rows, so there is nothing to measure; legal: at least one")
     if task.params.form == "biod":
         raise UsageError("capo: bits of form=biod are not measured; legal: form=bios or form=qa")
-    questions = [row for row in some if "question" in row]
-    biographies = [row for row in some if "question" not in row]
+    questions = [row for row in rows if "question" in row]
+    biographies = [row for row in rows if "question" not in row]
     figures = answered(model, questions, options) if questions else _UNASKED
-    known: dict[str, Any] = knowledge(model, task, biographies, options) if biographies else {}
-    return CapoScore(**figures, **known)
+    bits: dict[str, Any] = knowledge(model, task, biographies, options) if biographies else {}
+    return CapoScore(**figures, **bits)
 
 
 _UNASKED: dict[str, Any] = {
@@ -178,19 +178,19 @@ def tokenized(rows: Sequence[Row], options: MetricOptions) -> list[tuple[np.ndar
     """
     tokenizer = options.tokenizer
     if tokenizer is None:
-        raise UsageError("capo: rows are text; legal: with Options(tokenizer=…)")
+        raise UsageError("capo: rows are text; legal: with MetricOptions(tokenizer=…)")
     end = tokenizer.eos_token_id
     if end is None:
         raise UsageError("capo: the tokenizer has no eos_token_id; legal: one that has")
     try:
-        said: Mapping[str, Any] = tokenizer(
+        encoded: Mapping[str, Any] = tokenizer(
             [row["text"] for row in rows], add_special_tokens=False, return_offsets_mapping=True
         )
     except NotImplementedError:
         raise UsageError("capo: the tokenizer gives no offsets; legal: a fast one (PreTrainedTokenizerFast)") from None
     return [
         (np.array([end, *ids], np.int64), [(0, 0), *map(tuple, offsets)])
-        for ids, offsets in zip(said["input_ids"], said["offset_mapping"], strict=True)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ]
 
 
@@ -201,15 +201,14 @@ def token_nats(model: nn.Module, texts: Sequence[np.ndarray], options: MetricOpt
     with evaluating(model):
         for window in windows:
             ids, inside = window["input_ids"], window["segment_ids"] == 1
-            wanted = torch.zeros_like(inside)
-            wanted[:, :-1] = inside[:, 1:]
-            logits = logits_at(model, window, wanted)
+            chosen = torch.zeros_like(inside)
+            chosen[:, :-1] = inside[:, 1:]
+            logits = logits_at(model, window, chosen)
             target = ids[:, 1:][inside[:, 1:]].to(logits.device)
             nats = nn.functional.cross_entropy(logits.float(), target, reduction="none").double().cpu().numpy()
-            for i, some in zip(
-                window["row"].tolist(), np.split(nats, np.cumsum(wanted.sum(1).tolist())[:-1]), strict=True
-            ):
-                out[i] = np.concatenate([[0.0], some])
+            each = np.split(nats, np.cumsum(chosen.sum(1).tolist())[:-1])
+            for i, nats_of_text in zip(window["row"].tolist(), each, strict=True):
+                out[i] = np.concatenate([[0.0], nats_of_text])
     return out
 
 
@@ -248,8 +247,8 @@ def chance(task: Task, rows: Iterable[Row]) -> float | None:
         "employer": _commonest(pools.companies),
         "work_city": _commonest(pools.work_cities),
     }
-    asked = [shares[row["question"]] for row in rows if "question" in row]
-    return sum(asked) / len(asked) if asked else None
+    chances = [shares[row["question"]] for row in rows if "question" in row]
+    return sum(chances) / len(chances) if chances else None
 
 
 def _commonest(values: Sequence[str]) -> float:
@@ -260,8 +259,8 @@ def strata(task: Task, hops: Sequence[int] | None, qa: bool) -> list[Stratum]:
     """Questions about people whom training does not ask about, and biographies: bits are of what was trained on."""
     del hops, qa
     p = task.params
-    asked = type(task)(num_people=p.num_people, they=p.they, form="qa", people="test")
-    return [Stratum(asked, "capo_qa"), Stratum(task, "capo_bios", trained=True)]
+    unseen = type(task)(num_people=p.num_people, they=p.they, form="qa", people="test")
+    return [Stratum(unseen, "capo_qa"), Stratum(task, "capo_bios", trained=True)]
 
 
 def questions(task: Task) -> Task:
@@ -278,7 +277,7 @@ EVALUATION = TaskEvaluation(
     stratum_of=lambda task: Stratum(task, trained=task.params.form != "qa"),
     together=True,
     second_panel="bits",
-    told=("bits", "bits_per_parameter"),
+    progress_columns=("bits", "bits_per_parameter"),
     mixable=False,
     questions=questions,
 )

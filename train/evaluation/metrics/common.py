@@ -38,11 +38,11 @@ class MetricOptions:
         batch_tokens: tokens per batch; the logits of a batch are held in memory.
         batch_rows: rows to generate at a time.
         isolate: packed rows do not attend to one another (see `logits_at`).
-        seed: for drawing Lano's sentences.
-        samples: number of sentences to draw (Lano); None is the number of rows.
-        temperature: for drawing Lano's sentences.
-        tokenizer: for Capo's texts: a fast tokenizer of transformers, or an object that behaves like one.
-        used_tokens: number of tokens that Capo's texts use; the embeddings of all others are not counted as parameters.
+        seed: for what is drawn from the model, where a metric draws.
+        samples: how often it draws; None is the number of rows.
+        temperature: of these draws.
+        tokenizer: for rows of text: a fast tokenizer of transformers, or an object that behaves like one.
+        used_tokens: number of tokens that these texts use; the embeddings of all others are not counted as parameters.
             None counts all.
     """
 
@@ -177,7 +177,7 @@ class TaskEvaluation:
         stratum_of: the stratum of stored rows; raises `UsageError` if they belong to several.
         together: whether there is one score for all strata.
         second_panel: the column that the picture shows below the accuracy.
-        told: columns that the progress line shows beside accuracies.
+        progress_columns: columns that the progress line shows beside accuracies.
         file_suffix: part of file names after the task's name.
         mixable: whether the task can be part of a mixture.
         questions: for text tasks, (task) → the task of its questions, which `dataset.qa_share` mixes in.
@@ -191,7 +191,7 @@ class TaskEvaluation:
     stratum_of: Callable[[Task], Stratum] = Stratum
     together: bool = False
     second_panel: str | None = None
-    told: tuple[str, ...] = ()
+    progress_columns: tuple[str, ...] = ()
     file_suffix: str = ""
     mixable: bool = True
     questions: Callable[[Task], Task] | None = None
@@ -209,11 +209,11 @@ def row_windows(rows: Iterable[Row], batch_tokens: int) -> Iterator[dict[str, Te
         `input_ids`, `labels` (−100 on padding) and `segment_ids` (1, and 0 on padding), int64 [rows, length]; `row`,
         int64 [rows]: which of the rows given each is.
     """
-    some = list(rows)
-    order = sorted(range(len(some)), key=lambda i: -len(some[i]["input_ids"]))
+    rows = list(rows)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     at = 0
     while at < len(order):
-        length = len(some[order[at]]["input_ids"])
+        length = len(rows[order[at]]["input_ids"])
         batch = order[at : at + max(1, batch_tokens // max(1, length))]
         at += len(batch)
         window = {
@@ -223,7 +223,7 @@ def row_windows(rows: Iterable[Row], batch_tokens: int) -> Iterator[dict[str, Te
             "segment_ids": torch.zeros(len(batch), length, dtype=torch.int64),
         }
         for i, number in enumerate(batch):
-            row = some[number]
+            row = rows[number]
             size = len(row["input_ids"])
             window["input_ids"][i, :size] = torch.as_tensor(row["input_ids"])
             window["labels"][i, :size] = torch.as_tensor(row["labels"])
@@ -235,13 +235,13 @@ def split_windows(windows: Iterable[Window], batch_tokens: int) -> Iterator[dict
     """The same windows in smaller batches, of at most `batch_tokens` (but of at least one window)."""
     names = ("input_ids", "labels", "segment_ids", "position_ids")
     for window in windows:
-        held = {name: window[name] for name in names if name in window}
-        if missing := [name for name in names if name not in held]:
+        tensors = {name: window[name] for name in names if name in window}
+        if missing := [name for name in names if name not in tensors]:
             raise UsageError(f"a packed window has no {missing[0]}; legal: {', '.join(names)}")
-        count, length = held["input_ids"].shape
+        count, length = tensors["input_ids"].shape
         step = max(1, batch_tokens // length)
         for at in range(0, count, step):
-            yield {name: values[at : at + step] for name, values in held.items()}
+            yield {name: values[at : at + step] for name, values in tensors.items()}
 
 
 def tally(model: nn.Module, windows: Iterable[Window], find: FindAnswers, *, isolate: bool = True) -> Tally:
@@ -256,15 +256,15 @@ def tally(model: nn.Module, windows: Iterable[Window], find: FindAnswers, *, iso
     with evaluating(model):
         for window in windows:
             ids, labels, segments = (window[name].cpu().numpy() for name in ("input_ids", "labels", "segment_ids"))
-            wanted = np.zeros(ids.shape, bool)
-            wanted[:, :-1] = labels[:, 1:] != -100
-            predicted = logits_at(model, window, torch.from_numpy(wanted), isolate=isolate).argmax(-1)
+            chosen = np.zeros(ids.shape, bool)
+            chosen[:, :-1] = labels[:, 1:] != -100
+            predicted = logits_at(model, window, torch.from_numpy(chosen), isolate=isolate).argmax(-1)
             right = np.zeros(ids.shape, bool)
-            right[:, 1:][wanted[:, :-1]] = predicted.cpu().numpy() == ids[:, 1:][wanted[:, :-1]]
+            right[:, 1:][chosen[:, :-1]] = predicted.cpu().numpy() == ids[:, 1:][chosen[:, :-1]]
             for i in range(len(ids)):
                 counts.append(_count(right[i], labels[i], segments[i], find(ids[i], labels[i], segments[i])))
-    table = np.concatenate(counts) if counts else np.zeros((0, 6))
-    return Tally(table[:, 0:2], table[:, 2:4], table[:, 4:6])
+    all_rows = np.concatenate(counts) if counts else np.zeros((0, 6))
+    return Tally(all_rows[:, 0:2], all_rows[:, 2:4], all_rows[:, 4:6])
 
 
 def _count(right: np.ndarray, labels: np.ndarray, segments: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -275,13 +275,13 @@ def _count(right: np.ndarray, labels: np.ndarray, segments: np.ndarray, answers:
     start, stop = answers[:, 0], answers[:, 1]
     assert all(masked[a:b].all() for a, b in answers), "an answer that is not masked"
     hits, sizes = sums[stop] - sums[start], stop - start
-    table = np.zeros((int(segments.max(initial=0)) + 1, 6))
+    counts = np.zeros((int(segments.max(initial=0)) + 1, 6))
     for column, where, values in (
         (0, segments[start], hits == sizes), (1, segments[start], 1), (2, segments[masked], right[masked]),
         (3, segments[masked], 1), (4, segments[start], hits), (5, segments[start], sizes),
     ):  # fmt: skip
-        np.add.at(table[:, column], where, values)
-    return table
+        np.add.at(counts[:, column], where, values)
+    return counts
 
 
 def score_rows(model: nn.Module, rows: Iterable[Row], find: FindAnswers, options: MetricOptions) -> Score:

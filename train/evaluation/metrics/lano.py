@@ -44,8 +44,8 @@ class LanoScore(Score):
 def sentences(task: LanoTask, rows: Iterable[Row]) -> list[np.ndarray]:
     """The terminals of rows, with or without `<bos>` before them: int64 [length] each."""
     bos = task.params.bos_token_id
-    some = [np.asarray(row["input_ids"], np.int64) for row in rows]
-    return [ids[1:] if len(ids) and ids[0] == bos else ids for ids in some]
+    all_ids = [np.asarray(row["input_ids"], np.int64) for row in rows]
+    return [ids[1:] if len(ids) and ids[0] == bos else ids for ids in all_ids]
 
 
 def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOptions = _DEFAULT) -> LanoScore:
@@ -63,18 +63,18 @@ def measure(model: nn.Module, task: Task, rows: Iterable[Row], options: MetricOp
         UsageError: no rows, or a sentence longer than the model's context.
     """
     assert isinstance(task, LanoTask), "a Lano task"
-    given = sentences(task, rows)
-    if not given:
+    texts = sentences(task, rows)
+    if not texts:
         raise UsageError("there are no rows, so there is nothing to measure; legal: at least one")
     bos = task.params.bos_token_id
-    framed = [np.array([bos, *ids, bos]) for ids in given]
+    framed = [np.array([bos, *ids, bos]) for ids in texts]
     forced = [{"input_ids": ids, "labels": np.where(np.arange(len(ids)), ids, -100)} for ids in framed]
     windows = row_windows(forced, options.batch_tokens)
     figures = tally(model, windows, lambda ids, labels, segments: _terminals(segments)).figures()
-    parsed = np.array([bool(task.score_answer({}, new)) for new in draw(model, task, len(given), options)])
+    parsed = np.array([bool(task.score_answer({}, new)) for new in draw(model, task, len(texts), options)])
     figures["accuracy"], figures["standard_error"] = mean_and_error(parsed, np.ones(len(parsed)))
     figures["count"] = len(parsed)
-    each = divergences(model, task, given, options)
+    each = divergences(model, task, texts, options)
     kl, error = mean_and_error(each, np.ones(len(each)))
     return LanoScore(**figures, kl=kl, kl_standard_error=error)
 
@@ -94,39 +94,39 @@ def draw(model: nn.Module, task: LanoTask, count: int, options: MetricOptions = 
     limit = longest + 1 if context is None else min(longest + 1, context)
     generator = torch.Generator().manual_seed(options.seed)
     prompts = [np.array([bos])] * (options.samples or count)
-    said = generate(
+    drawn = generate(
         model, prompts, max_new_tokens=limit, stop_ids=[bos], temperature=options.temperature, generator=generator,
         batch_size=options.batch_rows,
     )  # fmt: skip
     unfinished = task.grammar.terminals + 2
-    return [[*new.tolist(), *([] if new[-1] == bos else [unfinished])] for new in said]
+    return [[*new.tolist(), *([] if new[-1] == bos else [unfinished])] for new in drawn]
 
 
 def divergences(
-    model: nn.Module, task: LanoTask, given: list[np.ndarray], options: MetricOptions = _DEFAULT
+    model: nn.Module, task: LanoTask, texts: list[np.ndarray], options: MetricOptions = _DEFAULT
 ) -> np.ndarray:
     """The KL of each sentence, in nats: float64 [sentences].
 
     Args:
-        given: sentences of the grammar: terminals, int64 [length] each.
+        texts: sentences of the grammar: terminals, int64 [length] each.
     """
     bos, V = task.params.bos_token_id, task.grammar.terminals
     columns = torch.tensor([*range(1, V + 1), bos])  # the end is the next sentence's <bos>
     rows: list[dict[str, Any]] = [
-        {"input_ids": np.array([bos, *ids]), "labels": np.zeros(len(ids) + 1, np.int64)} for ids in given
+        {"input_ids": np.array([bos, *ids]), "labels": np.zeros(len(ids) + 1, np.int64)} for ids in texts
     ]
-    out = np.empty(len(given))
+    out = np.empty(len(texts))
     with evaluating(model):
         for window in row_windows(rows, options.batch_tokens):
-            wanted = window["segment_ids"] == 1
-            logits = logits_at(model, window, wanted)
+            chosen = window["segment_ids"] == 1
+            logits = logits_at(model, window, chosen)
             shares = logits[:, columns.to(logits.device)].double().softmax(-1).cpu().numpy()
-            lengths = wanted.sum(1).tolist()
+            lengths = chosen.sum(1).tolist()
             laws = np.split(shares, np.cumsum(lengths)[:-1])
             for i, length, q in zip(window["row"].tolist(), lengths, laws, strict=True):
-                assert len(given[i]) + 1 == length, "the law behind each prefix"
-                out[i] = smoothed_kl(task.grammar.next_token_distributions(given[i]), q)
+                assert len(texts[i]) + 1 == length, "the law behind each prefix"
+                out[i] = smoothed_kl(task.grammar.next_token_distributions(texts[i]), q)
     return out
 
 
-EVALUATION = TaskEvaluation(title="Lano", measure=measure, second_panel="kl", told=("kl",))
+EVALUATION = TaskEvaluation(title="Lano", measure=measure, second_panel="kl", progress_columns=("kl",))

@@ -199,12 +199,12 @@ class RecurrentOlmo3ForCausalLM(Olmo3PreTrainedModel, GenerationMixin):  # type:
             segment_ids=segment_ids,
             inputs_embeds=inputs_embeds,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(readings[-1][:, kept, :])
+        positions_kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(readings[-1][:, positions_kept, :])
         losses = None
         if labels is not None:
             # Without ACT there is one reading, the last; with it each step's is judged by the same masked loss.
-            each = [*(self.lm_head(y[:, kept, :]) for y in readings[:-1]), logits]
+            each = [*(self.lm_head(y[:, positions_kept, :]) for y in readings[:-1]), logits]
             size = self.config.vocab_size
             losses = torch.stack(
                 [self.loss_function(logits=one, labels=labels, vocab_size=size, **loss_options) for one in each]

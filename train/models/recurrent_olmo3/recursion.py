@@ -20,7 +20,7 @@ class Recursion:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._generator = torch.Generator("cpu").manual_seed(seed)
-        self._table: Tensor | None = None
+        self._noise: Tensor | None = None
 
     def get_state(self) -> Tensor:
         """The generator's state, uint8."""
@@ -39,7 +39,7 @@ class Recursion:
         return torch.randn(like.shape, generator=self._generator, device="cpu").to(like)
 
     def settled_noise(self, like: Tensor, position_ids: Tensor, positions: int) -> Tensor:
-        """Standard Gaussian noise that is one fixed table of the seed, read by position: what evaluation starts from.
+        """Standard Gaussian noise that the seed fixes for each position: what evaluation starts from.
 
         A row then gets the same prediction alone and in a batch, padded or not, and a longer pass agrees with a
         shorter one; and evaluating draws nothing.
@@ -47,11 +47,11 @@ class Recursion:
         Args:
             like: [rows, length, width].
             position_ids: int64 [rows or 1, length].
-            positions: rows of the table, the model's context length; later positions start over.
+            positions: how many have noise of their own, the model's context length; later positions start over.
         """
         width = like.shape[-1]
-        if self._table is None or self._table.shape != (positions, width):
+        if self._noise is None or self._noise.shape != (positions, width):
             own = torch.Generator("cpu").manual_seed(self._seed)
-            self._table = torch.randn((positions, width), generator=own, device="cpu")
-        rows = self._table[(position_ids % positions).to("cpu")]
+            self._noise = torch.randn((positions, width), generator=own, device="cpu")
+        rows = self._noise[(position_ids % positions).to("cpu")]
         return rows.to(like).expand(like.shape)
