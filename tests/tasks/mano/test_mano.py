@@ -22,7 +22,7 @@ from synthshards import ManoTask, UsageError, make_task
 from synthshards.catalog import task_from_text
 from synthshards.kernels.buffers import Buffers
 from synthshards.ragged import RaggedBatch, concat
-from synthshards.tasks.mano.expressions import _lower_bounds, accepted_shares, commonest_share, first_below
+from synthshards.tasks.mano.shares import _lower_bounds, accepted_shares, commonest_share, first_below
 
 CASES = golden_rows.cases("mano")
 TASK = make_task("mano-10")
