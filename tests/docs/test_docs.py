@@ -1,4 +1,4 @@
-"""Docs that are generated are fresh, links lead somewhere, and commands that docs show are commands with these options."""
+"""Docs that are generated are fresh, links lead somewhere, and the commands and options that docs show exist."""
 
 from __future__ import annotations
 
