@@ -64,3 +64,9 @@ def test_commands_shown_are_commands_and_have_these_options(page: Path) -> None:
             command = command.get_command(click.Context(command), name)
         assert command is not None, line
         command.make_parser(click.Context(command, **command.context_settings)).parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_figures_of_bench_are_filled_in(page: Path) -> None:
+    blocks = re.findall(r"<!-- bench:([\w-]+) -->\n(.*?)<!-- /bench -->", page.read_text(), re.S)
+    assert [name for name, text in blocks if not text.strip()] == []
