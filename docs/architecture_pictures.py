@@ -53,7 +53,7 @@ def build() -> str:
         536,
         [
             words(24, 32, "From an index to bytes", bold=True, size=16),
-            *band(first, "plan", ["what, and who", "makes it"]),
+            *band(first, "plan", ["what to make,", "and where"]),
             *station(0, first, YELLOW, "plan", "which rows in which shard", "pipelines/plan.py"),
             across(first, 0),
             *station(1, first, YELLOW, "executor", "one job a shard, anywhere", "pipelines/execution/"),

@@ -47,7 +47,7 @@ class Stream(IterableDataset[Batch]):
         length: int | None = None,
     ) -> None:
         """Args:
-        components: the datasets.
+        components: the datasets of a mixture, or one dataset by itself.
         signature: what the state says of dataset and order.
         epoch: where to start.
         memory: what tensors are cut from.

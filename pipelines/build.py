@@ -114,6 +114,8 @@ def build(
 def seal(out: str) -> Manifest:
     """Write the manifest of a dataset whose shards were made by runs with `only_shards`.
 
+    It takes no executor: it lists the folder and reads the journals, but no shard.
+
     Args:
         out: a local path or a URI.
 

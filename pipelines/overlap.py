@@ -86,7 +86,7 @@ def overlap(a: str, b: str, *, workers: int = 1, quiet: bool = True, executor: E
             return closing(executor(hash_shard, jobs, workers, tick=progress.tick, show=progress.show))
 
         for part in range(passes):
-            table = _Table(int(min(rows) / passes * 1.01) + 10_000)
+            table = _HashTable(int(min(rows) / passes * 1.01) + 10_000)
             with read(_jobs(small, part, passes, out.size)) as shards:
                 for hashes, sizes in shards:
                     table.add(hashes, sizes)
@@ -168,7 +168,7 @@ def row_hashes(batch: RaggedBatch) -> np.ndarray:
     return out
 
 
-class _Table:
+class _HashTable:
     """A hash table of rows: how often each stands on one side, its size, and whether it was found on the other."""
 
     def __init__(self, rows: int) -> None:

@@ -81,7 +81,7 @@ class BatchContext:
     """What batches are made of.
 
     Attributes:
-        components: the datasets.
+        components: the datasets of a mixture, or one dataset by itself.
         schedule: of a mixture; None: one component.
         length: units of a padded pass, or of any pass that has an end; None: endless.
         memory: what tensors are cut from.

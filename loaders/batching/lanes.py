@@ -1,4 +1,4 @@
-"""Packing lanes: the next rows of each lane are kept at hand, and windows are planned from them (`packing`)."""
+"""Packing lanes: the next rows of each lane are kept in memory, and windows are planned from them (`packing`)."""
 
 from __future__ import annotations
 

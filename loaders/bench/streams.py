@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from synthshards.formats import FORMATS
-from synthshards.pipelines.bench.memory import Subject, generation
+from synthshards.pipelines.bench.memory import MeasuredPreset, generation
 from synthshards.pipelines.bench.process import run, scratch_folder
 from synthshards.pipelines.bench.timing import MIN_REPEATS
 
@@ -55,7 +55,7 @@ def measure(preset: str, rows: int, seconds: float, say: Callable[[str], None]) 
         quotients: `of_padded` (rows a second, by those of "padded" of the same source and workers), `of_generation`
         (on the fly: tokens a second, by those of raw generation on one core in the same run; else None).
     """
-    subject = Subject.of(preset)
+    subject = MeasuredPreset.of(preset)
     found = []
     with one_thread(), scratch_folder() as folder:
         sources = {FLY: open_dataset(preset, num_examples=rows), **build(preset, rows, folder)}

@@ -24,7 +24,7 @@ _UNKNOWN = 0xFFFFFFFF
 
 @dataclass
 class LaneCursors:
-    """Where the packing lanes of one component stand.
+    """Where the packing lanes of one component are.
 
     Attributes:
         count: P, packing lanes in all.
@@ -107,7 +107,7 @@ class Position:
 def to_json(signature: Mapping[str, Any], position: Position) -> dict[str, Any]:
     """The state of a stream."""
     state = {"version": VERSION, **signature, "epoch": position.epoch, "unit": position.unit}
-    if position.cursors:
+    if position.cursors:  # under the key that saved states have: a new name would refuse them
         state["stands"] = [cursors.to_json() for cursors in position.cursors]
     return state
 
@@ -153,7 +153,7 @@ def from_json(
         raise UsageError(f"state: epoch {fields['epoch']}, unit {fields['unit']}; legal: 0 or more")
     cursors = [LaneCursors.from_json(value) for value in fields.get("stands", [])]
     if packed and len(cursors) != components:
-        raise UsageError(f"state['stands'] is of {len(cursors)} datasets, this stream has {components}")
+        raise UsageError(f"state['stands'] is of {len(cursors)} components, this stream has {components}")
     return Position(fields["epoch"], fields["unit"], cursors), {name: fields[name] for name in signature}
 
 

@@ -1,4 +1,4 @@
-"""Healing: a shard whose file cannot be used is regenerated from the manifest, once its rows are proved the same."""
+"""Healing: a shard whose file is unusable is regenerated from the manifest, after proof that the rows are the same."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from synthshards.formats import FORMATS, check_compression, get_format
 from ..commands import JSON, cores
 from . import memory, process, report
 from .machine import machine
-from .memory import Subject
+from .memory import MeasuredPreset
 from .plain import PLAIN
 
 #: Measured when no preset is named; the first of them and that of text are also built end to end.
@@ -42,7 +42,7 @@ _QUICK: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """What to measure, and how long: rows of a build, rows and seconds of what is timed in memory, runs of a process.
 
     `formats` None means every compression in memory, and each format's default end to end.
@@ -63,17 +63,17 @@ class Settings:
 
 
 @dataclass
-class Run:
+class BenchRun:
     """One run: what is measured of each preset in turn, and the speeds of plain Python in between."""
 
-    settings: Settings
+    settings: BenchSettings
     say: Callable[[str], None]
     document: dict[str, Any] = field(default_factory=dict)
 
     def measure(self) -> dict[str, Any]:
         """The document, without ratios."""
         chosen = self.settings
-        subjects = [Subject.of(preset) for preset in chosen.presets]
+        subjects = [MeasuredPreset.of(preset) for preset in chosen.presets]
         plain: dict[str, list[float]] = {preset: [] for preset in chosen.presets}
 
         def time_plain() -> None:
@@ -110,7 +110,7 @@ class Run:
         self._above([subject.preset for subject in subjects if subject.preset in chosen.built])
         return self.document
 
-    def _builds(self, subjects: Sequence[Subject]) -> None:
+    def _builds(self, subjects: Sequence[MeasuredPreset]) -> None:
         chosen = self.settings
         self.document["builds"], self.document["verifications"] = [], []
         cases = chosen.formats or tuple((name, check_compression(name, None)) for name in FORMATS)
@@ -140,10 +140,10 @@ class Run:
                 continue
             entries = self.document[section] = []
             for preset in presets:
-                if Subject.of(preset).unit == "tokens":
+                if MeasuredPreset.of(preset).unit == "tokens":
                     entries += above.measure(preset, chosen.loaded_rows, chosen.seconds, self.say)
 
-    def _formats(self, subjects: Sequence[Subject]) -> None:
+    def _formats(self, subjects: Sequence[MeasuredPreset]) -> None:
         chosen = self.settings
         self.document["formats"], self.document["columns"], self.document["digests"] = [], [], []
         every = tuple((name, compression) for name, format in FORMATS.items() for compression in format.compressions)
@@ -218,7 +218,7 @@ def bench(
     else:
         presets = _presets(names)
         changed = {**(_QUICK if quick else {}), **({} if rows is None else {"rows": rows})}
-        settings = Settings(
+        settings = BenchSettings(
             presets=presets,
             built=presets if names else (presets[0], _TEXT),
             formats=None if formats is None else _cases(formats),
@@ -228,7 +228,7 @@ def bench(
             **changed,
         )
         try:
-            document = add_ratios(Run(settings, _quiet if as_json else _say).measure())
+            document = add_ratios(BenchRun(settings, _quiet if as_json else _say).measure())
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             raise click.exceptions.Exit(130) from None

@@ -30,14 +30,14 @@ _PIECE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredPreset:
     """A preset to measure: its name, its task, and what its rows are counted in ("tokens" or "characters")."""
 
     preset: str
     task: Task
 
     @classmethod
-    def of(cls, preset: str) -> Subject:
+    def of(cls, preset: str) -> MeasuredPreset:
         return cls(preset, make_task(preset))
 
     @property
@@ -49,7 +49,7 @@ class Subject:
         return batch_counts(batch)[self.unit]
 
 
-def plain_speed(subject: Subject, seconds: float) -> float:
+def plain_speed(subject: MeasuredPreset, seconds: float) -> float:
     """Units a second of the plain-Python generator: the best of repeats of equal work."""
     draw = PLAIN[subject.task.name](subject.task.params)
 
@@ -62,7 +62,7 @@ def plain_speed(subject: Subject, seconds: float) -> float:
     return max(speeds(piece, seconds))
 
 
-def generation(subject: Subject, seconds: float) -> dict[str, Any]:
+def generation(subject: MeasuredPreset, seconds: float) -> dict[str, Any]:
     """Speed of generation alone: 1,024 rows at a time into buffers used again."""
     task, buffers, key = subject.task, Buffers(), subject.task.key(0, "bench")
     rows = total = 0
@@ -88,7 +88,7 @@ def generation(subject: Subject, seconds: float) -> dict[str, Any]:
     }
 
 
-def batches_of(subject: Subject, rows: int) -> list[RaggedBatch]:
+def batches_of(subject: MeasuredPreset, rows: int) -> list[RaggedBatch]:
     """The first rows of a shard, in the batches that a build makes."""
     task, at = subject.task, 0
     made = []
@@ -98,7 +98,7 @@ def batches_of(subject: Subject, rows: int) -> list[RaggedBatch]:
     return made
 
 
-def digests(subject: Subject, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
+def digests(subject: MeasuredPreset, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
     """Speed of the content digest, and of sha256 over a file's bytes."""
     total = sum(subject.count(batch) for batch in made)
     file = bytes(1 << 22)
@@ -120,7 +120,7 @@ def digests(subject: Subject, made: list[RaggedBatch], seconds: float) -> dict[s
 
 
 def format_speeds(
-    subject: Subject, name: str, compression: str, made: list[RaggedBatch], seconds: float
+    subject: MeasuredPreset, name: str, compression: str, made: list[RaggedBatch], seconds: float
 ) -> dict[str, Any]:
     """Speed of writing a shard to memory and of reading it back, and its size; for Parquet pyarrow's, too.
 
@@ -173,7 +173,7 @@ def format_speeds(
     }
 
 
-def column_cost(subject: Subject, column: str, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
+def column_cost(subject: MeasuredPreset, column: str, made: list[RaggedBatch], seconds: float) -> dict[str, Any]:
     """What a column adds to a shard of the default format: the time to write it alone, and its bytes."""
     name, format = next(iter(FORMATS.items()))
     compression, columns = format.compressions[0], {column: subject.task.columns[column]}
@@ -203,7 +203,7 @@ def _encoded(format: Format, columns: Mapping[str, str], compression: str, made:
     return writer.finish()
 
 
-def _content(subject: Subject, made: list[RaggedBatch]) -> str:
+def _content(subject: MeasuredPreset, made: list[RaggedBatch]) -> str:
     content = ContentDigest(subject.task.columns)
     for batch in made:
         content.update(batch)

@@ -23,7 +23,7 @@ from synthshards.dataset.manifest import NAME
 from synthshards.errors import SynthshardsError
 from synthshards.storage.folder import SCRATCH
 
-from .memory import Subject
+from .memory import MeasuredPreset
 
 #: A process is run again until there are three runs, or until this many seconds are gone.
 _ENOUGH_RUNS, _ENOUGH_SECONDS = 3, 6.0
@@ -143,7 +143,7 @@ def start_up(runs: int) -> list[dict[str, Any]]:
 
 
 def build(
-    subject: Subject, rows: int, name: str, compression: str, workers: int, runs: int
+    subject: MeasuredPreset, rows: int, name: str, compression: str, workers: int, runs: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Cost of a build, and of its verification: whole processes, from start to a manifest that is safe on disk."""
     with scratch_folder() as folder:

@@ -5,40 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .figures import megabytes, percent, rate, times
+
 Document = Mapping[str, Any]
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """A title, the heads of its columns, and its rows."""
 
     title: str
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
-
-
-def _rate(value: float, unit: str = "") -> str:
-    """``"62.4 M"``, three digits."""
-    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{_three(value / factor)} {letter} {unit}".rstrip()
-    return f"{_three(value)} {unit}".rstrip()
-
-
-def _three(value: float) -> str:
-    """Three digits, more before the point if there are more."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _times(value: float) -> str:
-    return f"{_three(value)} ×"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}%"
-
-
-def _memory(value: int | None) -> str:
-    return "–" if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def machine(document: Document) -> str:
@@ -50,62 +27,62 @@ def machine(document: Document) -> str:
     )
 
 
-def _plain(document: Document) -> Table:
+def _plain(document: Document) -> TextTable:
     rows = [
-        (e["preset"], f"{_rate(e['per_second'])} {e['unit']}/s", " ".join(map(_rate, e["measured"])))
+        (e["preset"], f"{rate(e['per_second'])} {e['unit']}/s", " ".join(map(rate, e["measured"])))
         for e in document["plain"]
     ]
-    return Table("Plain Python, one core", ("preset", "best", "in the course of the run"), rows)
+    return TextTable("Plain Python, one core", ("preset", "best", "in the course of the run"), rows)
 
 
-def _generation(document: Document) -> Table:
+def _generation(document: Document) -> TextTable:
     rows = [
         (
             e["preset"],
-            f"{_rate(e['per_second'])} {e['unit']}/s",
-            f"{_rate(e['median_per_second'])}",
-            _rate(e["rows_per_second"]),
+            f"{rate(e['per_second'])} {e['unit']}/s",
+            f"{rate(e['median_per_second'])}",
+            rate(e["rows_per_second"]),
             f"{e['ns_per_row']:,.0f} ns",
-            _times(e["ratio"]),
+            times(e["ratio"]),
         )
         for e in document.get("generation", ())
     ]
     head = ("preset", "best", "median", "rows/s", "a row", "plain Python")
-    return Table("Generation, one core", head, rows)
+    return TextTable("Generation, one core", head, rows)
 
 
-def _formats(document: Document) -> Table:
+def _formats(document: Document) -> TextTable:
     rows = [
         (
             e["preset"],
             f"{e['format']} {e['compression']}",
-            f"{_rate(e['write_per_second'])} {e['unit']}/s",
-            _rate(e["write_rows_per_second"]),
-            _times(e["write_ratio"]),
-            f"{_rate(e['read_per_second'])} {e['unit']}/s",
-            _times(e["read_ratio"]),
+            f"{rate(e['write_per_second'])} {e['unit']}/s",
+            rate(e["write_rows_per_second"]),
+            times(e["write_ratio"]),
+            f"{rate(e['read_per_second'])} {e['unit']}/s",
+            times(e["read_ratio"]),
             f"{e['bytes_per_unit']:.2f}",
         )
         for e in document.get("formats", ())
     ]
     head = ("preset", "format", "write", "rows/s", "plain Python", "read", "plain Python", "bytes a token or character")
-    return Table("Write and read, one core, in memory", head, rows)
+    return TextTable("Write and read, one core, in memory", head, rows)
 
 
-def _pyarrow(document: Document) -> Table:
+def _pyarrow(document: Document) -> TextTable:
     rows = []
     for e in document.get("formats", ()):
         if theirs := e.get("pyarrow"):
             figures = []
             for speed in ("write_per_second", "read_per_second"):
-                figures += [_rate(e[speed]), _rate(theirs[speed]), _times(e[speed] / theirs[speed])]
+                figures += [rate(e[speed]), rate(theirs[speed]), times(e[speed] / theirs[speed])]
             sizes = (f"{size:.2f}" for size in (e["bytes_per_unit"], theirs["bytes_per_unit"]))
             rows.append((e["preset"], f"{e['compression']}, {e['unit']}/s", *figures, *sizes))
     head = ("preset", "parquet", "write", "pyarrow", "ratio", "read", "pyarrow", "ratio", "bytes a unit", "pyarrow")
-    return Table("Our Parquet and pyarrow's, one core, in memory", head, rows)
+    return TextTable("Our Parquet and pyarrow's, one core, in memory", head, rows)
 
 
-def _columns(document: Document) -> Table:
+def _columns(document: Document) -> TextTable:
     rows = [
         (
             e["preset"],
@@ -117,25 +94,25 @@ def _columns(document: Document) -> Table:
         for e in document.get("columns", ())
     ]
     head = ("preset", "column", "bytes a token or character", "time to write", "in")
-    return Table("What each column costs, one core, in memory", head, rows)
+    return TextTable("What each column costs, one core, in memory", head, rows)
 
 
-def _digests(document: Document) -> Table:
+def _digests(document: Document) -> TextTable:
     rows = [
         (
             e["preset"],
-            f"{_rate(e['content_per_second'])} {e['unit']}/s",
-            _times(e["content_ratio"]),
-            f"{_rate(e['sha256_bytes_per_second'])}B/s",
+            f"{rate(e['content_per_second'])} {e['unit']}/s",
+            times(e["content_ratio"]),
+            f"{rate(e['sha256_bytes_per_second'])}B/s",
         )
         for e in document.get("digests", ())
     ]
     head = ("preset", "content digest", "plain Python", "sha256 of a file")
-    return Table("Digests, one core", head, rows)
+    return TextTable("Digests, one core", head, rows)
 
 
-def _processes(title: str, section: str) -> Callable[[Document], Table]:
-    def table(document: Document) -> Table:
+def _processes(title: str, section: str) -> Callable[[Document], TextTable]:
+    def table(document: Document) -> TextTable:
         rows = [
             (
                 e["preset"],
@@ -144,39 +121,39 @@ def _processes(title: str, section: str) -> Callable[[Document], Table]:
                 f"{e['rows']:,}",
                 f"{e['seconds']:.2f} s",
                 f"{e['cpu_seconds']:.2f} s",
-                _memory(e["peak_bytes"]),
-                f"{_rate(e['per_second'])} {e['unit']}/s",
-                _times(e["ratio"]),
+                megabytes(e["peak_bytes"]),
+                f"{rate(e['per_second'])} {e['unit']}/s",
+                times(e["ratio"]),
             )
             for e in document.get(section, ())
         ]
         head = ("preset", "format", "workers", "rows", "wall", "processor", "peak memory", "speed", "plain Python")
-        return Table(title, head, rows)
+        return TextTable(title, head, rows)
 
     return table
 
 
-def _start_up(document: Document) -> Table:
+def _start_up(document: Document) -> TextTable:
     rows = [(e["command"], f"{e['seconds']:.2f} s", f"{e['cpu_seconds']:.2f} s") for e in document.get("start_up", ())]
-    return Table("Start-up, whole processes", ("command", "wall", "processor"), rows)
+    return TextTable("Start-up, whole processes", ("command", "wall", "processor"), rows)
 
 
-def _resume(document: Document) -> Table:
+def _resume(document: Document) -> TextTable:
     rows = [
         (
             f"{e['shards']:,}",
             f"{e['resume_seconds']:.2f} s",
             f"{e['resume_cpu_seconds']:.2f} s",
             f"{e['complete_seconds']:.2f} s",
-            _memory(e["peak_bytes"]),
+            megabytes(e["peak_bytes"]),
         )
         for e in document.get("resume", ())
     ]
     head = ("shards", "one was missing", "processor", "none was missing", "peak memory")
-    return Table("Resuming a build, whole processes", head, rows)
+    return TextTable("Resuming a build, whole processes", head, rows)
 
 
-def _loaders(document: Document) -> Table:
+def _loaders(document: Document) -> TextTable:
     """A row a source and way to batch: the speed of each number of threads, and ratios of the best of them."""
     cases: dict[tuple[str, str, str], dict[int, Any]] = {}
     for e in document.get("loaders", ()):
@@ -189,21 +166,21 @@ def _loaders(document: Document) -> Table:
             (
                 f"{preset}, {source}",
                 way,
-                f"{_rate(stream['per_second'])} tokens/s",
-                _rate(stream["rows_per_second"]),
-                *(_rate(by_workers[n]["per_second"]) for n in sorted(by_workers) if n),
-                _percent(stream["of_padded"]),
-                _percent(fly[0]) if fly else "–",
-                _percent(max(fly)) if fly else "–",
+                f"{rate(stream['per_second'])} tokens/s",
+                rate(stream["rows_per_second"]),
+                *(rate(by_workers[n]["per_second"]) for n in sorted(by_workers) if n),
+                percent(stream["of_padded"]),
+                percent(fly[0]) if fly else "–",
+                percent(max(fly)) if fly else "–",
             )
         )
     workers = sorted({e["workers"] for e in document.get("loaders", ()) if e["workers"]})
     threads = (f"loader, {n} thread{'s' if n > 1 else ''}" for n in workers)
     head = ("source", "batches", "stream", "rows/s", *threads, "of padded", "of generation", "with threads")
-    return Table("Loaders, one process, real tokens", head, rows)
+    return TextTable("Loaders, one process, real tokens", head, rows)
 
 
-def _peers(document: Document) -> Table:
+def _peers(document: Document) -> TextTable:
     """Ours first, then each way to read with another library, and how many times as fast ours is."""
     rows = []
     for run in document.get("peers", ()):
@@ -215,37 +192,37 @@ def _peers(document: Document) -> Table:
                 (
                     f"{e['library']} {e['version']}",
                     e["reader"],
-                    f"{_rate(e['per_second'])} tokens/s",
-                    _rate(e["rows_per_second"]),
-                    "–" if written is None else _rate(written),
-                    _memory(e["bytes"]),
-                    *(_times(ratios[name]) if name in ratios else "–" for name in names),
+                    f"{rate(e['per_second'])} tokens/s",
+                    rate(e["rows_per_second"]),
+                    "–" if written is None else rate(written),
+                    megabytes(e["bytes"]),
+                    *(times(ratios[name]) if name in ratios else "–" for name in names),
                 )
             )
         blank = ("–",) * (4 + len(names))
         rows += [(e["library"], f"left out: {e['reason']}", *blank) for e in run["left_out"]]
     ours = tuple(f"ours, {e['reader']}" for run in document.get("peers", ())[:1] for e in run["ours"])
     head = ("library", "reader", "read", "rows/s", "rows/s written", "on disk", *ours)
-    return Table("The same rows by other libraries, one process", head, rows)
+    return TextTable("The same rows by other libraries, one process", head, rows)
 
 
-def _training(document: Document) -> Table:
+def _training(document: Document) -> TextTable:
     rows = [
         (
             e["preset"],
             e["loop"],
             str(e["steps"]),
-            f"{_rate(e['per_second'])} tokens/s",
+            f"{rate(e['per_second'])} tokens/s",
             f"{100 * e['waiting']:.2f}%",
-            _times(e["of_plain"]),
+            times(e["of_plain"]),
         )
         for e in document.get("train", ())
     ]
     head = ("preset", "loop", "steps", "speed", "waiting for data", "plain loop")
-    return Table("Training GPT-2 of two layers on the CPU", head, rows)
+    return TextTable("Training GPT-2 of two layers on the CPU", head, rows)
 
 
-def _stages(document: Document) -> Table:
+def _stages(document: Document) -> TextTable:
     """Where a build's processor time goes: what the stages take by themselves, and what is left of the whole."""
     begin = next((e["cpu_seconds"] for e in document.get("start_up", ()) if e["command"] != "--help"), None)
     generation = {e["preset"]: e["per_second"] for e in document.get("generation", ())}
@@ -270,12 +247,12 @@ def _stages(document: Document) -> Table:
         rows.append((*what, *(f"{value:.2f}" for value in seconds)))
     stages = ("start-up", "generation", "content digest", "encoding", "file sha256", "rest", "processor", "wall")
     head = ("preset", "format", "workers", "rows", *stages)
-    return Table("Where the time of a build goes, in seconds", head, rows)
+    return TextTable("Where the time of a build goes, in seconds", head, rows)
 
 
-def _summary(document: Document) -> Table:
+def _summary(document: Document) -> TextTable:
     rows = [
-        ("generation, one core", e["preset"], f"{_rate(e['per_second'])} {e['unit']}/s", _times(e["ratio"]))
+        ("generation, one core", e["preset"], f"{rate(e['per_second'])} {e['unit']}/s", times(e["ratio"]))
         for e in document.get("generation", ())
     ]
     builds = document.get("builds", ())
@@ -284,17 +261,17 @@ def _summary(document: Document) -> Table:
         (
             f"build, {e['format']} {e['compression']}, {e['workers']} worker{'s' if e['workers'] > 1 else ''}",
             f"{e['preset']}, {e['rows']:,} rows in {e['seconds']:.2f} s",
-            f"{_rate(e['per_second'])} {e['unit']}/s",
-            _times(e["ratio"]),
+            f"{rate(e['per_second'])} {e['unit']}/s",
+            times(e["ratio"]),
         )
         for e in builds
         if e["rows"] == most[e["preset"]]
     ]
-    return Table("In short", ("what", "of what", "speed", "plain Python"), rows)
+    return TextTable("In short", ("what", "of what", "speed", "plain Python"), rows)
 
 
 #: Name of a marker → what stands there, in the order of the text report.
-TABLES: dict[str, Callable[[Document], Table]] = {
+TABLES: dict[str, Callable[[Document], TextTable]] = {
     "plain": _plain,
     "generation": _generation,
     "formats": _formats,

@@ -1,4 +1,4 @@
-"""Who runs the jobs of a build or a proof: threads of this process, or another executor of the table below."""
+"""Executors: they run the jobs of builds and checks, in threads or by other means with the same protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest: what a finished folder contains, and enough to regenerate its rows. docs/format.md has every field."""
+"""The manifest: what a finished folder contains, and enough to regenerate its rows. All fields: docs/format.md."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ A row with n = 3 nodes named `7·52`, `61` and `9·88`, two queries shown:
             edge         edge           edge         two steps from (7 52)          one step from (61)
 
 The loss mask is 1 on each `<ans>` and on the tokens of the answer after it. There is no end token.
+
+The file stays whole, long as it is: it shows all that a task consists of, in the order in which one writes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What every task shares: rows by index, in batches and as iterators. A subclass adds the law, a checker and names."""
+"""What every task shares: rows by index, in batches and as iterators. A subclass adds the law, a checker and names.
+
+The file is long because most of it is the interface of `Task`, with the contract of each method; it has one class to
+read.
+"""
 
 from __future__ import annotations
 

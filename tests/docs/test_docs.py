@@ -1,4 +1,4 @@
-"""Docs that are generated are fresh, links lead somewhere, and commands that docs show are commands."""
+"""Docs that are generated are fresh, links lead somewhere, and the commands and options that docs show exist."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from synthshards.cli import COMMANDS
+from synthshards.cli import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -54,6 +55,18 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_commands_shown_are_commands(page: Path) -> None:
+def test_commands_shown_are_commands_and_have_these_options(page: Path) -> None:
     for line in re.findall(r"^\$ synthshards (.*)$", page.read_text(), re.M):
-        assert shlex.split(line, comments=True)[0] in COMMANDS, line
+        command: click.Command | None = cli
+        arguments = shlex.split(line, comments=True)
+        while isinstance(command, click.Group):
+            name, *arguments = arguments
+            command = command.get_command(click.Context(command), name)
+        assert command is not None, line
+        command.make_parser(click.Context(command, **command.context_settings)).parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_figures_of_bench_are_filled_in(page: Path) -> None:
+    blocks = re.findall(r"<!-- bench:([\w-]+) -->\n(.*?)<!-- /bench -->", page.read_text(), re.S)
+    assert [name for name, text in blocks if not text.strip()] == []

@@ -16,6 +16,7 @@ CALLERS = [
     *(ROOT / ".github" / "workflows").glob("*.yml"),
     *(ROOT / name for name in (".ci/run", ".pre-commit-config.yaml", ".github/pull_request_template.md")),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "`make " in page.read_text()),
 ]
 
 

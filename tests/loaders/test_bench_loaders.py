@@ -173,9 +173,9 @@ def test_what_was_not_measured_stays_on_the_page(tmp_path: Path, cli: Callable[.
 # The command -----------------------------------------------------------------------------------------------------
 
 
-def settings(**changed: Any) -> command.Settings:
+def settings(**changed: Any) -> command.BenchSettings:
     given = {"presets": ("capo-50k", "mano-10"), "built": ("capo-50k", "mano-10"), "formats": None, "workers": (1,)}
-    return command.Settings(**{**given, "sections": ("loaders",), "quick": True, **changed})
+    return command.BenchSettings(**{**given, "sections": ("loaders",), "quick": True, **changed})
 
 
 def test_the_command_asks_for_rows_of_tokens_and_needs_no_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,18 +187,18 @@ def test_the_command_asks_for_rows_of_tokens_and_needs_no_plain_python(monkeypat
 
     monkeypatch.setattr(streams, "measure", measure)
     monkeypatch.setattr(command.memory, "plain_speed", lambda *given: pytest.fail("measured plain Python"))
-    found = command.Run(settings(loaded_rows=7, seconds=0.5), lambda line: None).measure()
+    found = command.BenchRun(settings(loaded_rows=7, seconds=0.5), lambda line: None).measure()
     assert (asked, found["loaders"], found["plain"]) == ([("mano-10", 7, 0.5)], ["mano-10"], [])
 
 
 def test_peers_come_only_when_they_are_named(monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Ended]) -> None:
     chosen = []
 
-    def stop(self: command.Run) -> dict[str, Any]:
+    def stop(self: command.BenchRun) -> dict[str, Any]:
         chosen.append(self.settings.sections)
         raise SynthshardsError("enough")
 
-    monkeypatch.setattr(command.Run, "measure", stop)
+    monkeypatch.setattr(command.BenchRun, "measure", stop)
     cli("bench")
     cli("bench", "--only", "loaders,peers")
     assert "loaders" in chosen[0]
@@ -224,7 +224,7 @@ def test_without_torch_the_section_is_left_out_with_one_line(
         return real(name, *rest, **given)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    found = command.Run(settings(), lambda line: None).measure()
+    found = command.BenchRun(settings(), lambda line: None).measure()
     assert "loaders" not in found
     line = "bench: loaders left out: needs torch; install it with: pip install 'synthshards[torch]'\n"
     assert capsys.readouterr().err == line
@@ -244,7 +244,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleTyp
 
 def some_rows(common: ModuleType) -> Any:
     offsets = np.array([0, 3, 3 + 5, 8 + 1])
-    return common.Rows(np.arange(1, 10, dtype=np.uint16), np.arange(9) % 2 == 0, offsets)
+    return common.FlatRows(np.arange(1, 10, dtype=np.uint16), np.arange(9) % 2 == 0, offsets)
 
 
 def test_a_peer_s_batch_is_padded(peers: Callable[[str], ModuleType]) -> None:

@@ -20,7 +20,7 @@ from helpers import Ended, python
 from synthshards.catalog import TASKS, make_task
 from synthshards.errors import DataError, SynthshardsError
 from synthshards.formats import FORMATS
-from synthshards.pipelines.bench import command, memory, process, report, tables, timing
+from synthshards.pipelines.bench import command, figures, memory, process, report, tables, timing
 from synthshards.pipelines.bench.plain import PLAIN, units
 from synthshards.pipelines.commands import cores
 
@@ -166,7 +166,7 @@ def test_speeds_leave_out_the_first_run_and_repeat(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_format_that_reads_other_rows_than_it_wrote_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = memory.Subject.of("depo1-225")
+    subject = memory.MeasuredPreset.of("depo1-225")
     made = memory.batches_of(subject, 1500)
     assert list(map(len, made)) == [1024, 476]
     read = FORMATS["arrow"].reader.read
@@ -225,7 +225,7 @@ def test_the_markers_in_our_own_pages_are_known(page: Path) -> None:
     [(1.5, "1.50"), (12.34, "12.3"), (999, "999"), (1234, "1.23 k"), (62_400_000, "62.4 M"), (1.26e9, "1.26 G")],
 )
 def test_rates_have_three_digits(value: float, shown: str) -> None:
-    assert tables._rate(value) == shown
+    assert figures.rate(value) == shown
 
 
 # Wrong usage -----------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_wrong_usage_is_one_line_and_measures_nothing(
     args: list[str], says: str, tmp_path: Path, cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command.Run, "measure", lambda self: pytest.fail("measured"))
+    monkeypatch.setattr(command.BenchRun, "measure", lambda self: pytest.fail("measured"))
     Path("plain.md").write_text("nothing here\n")
     Path("wrong.md").write_text("<!-- bench:builts -->\n<!-- /bench -->\n")
     ended = cli("bench", *args)
@@ -271,13 +271,13 @@ def test_a_stored_document_that_is_none_is_one_line(text: str, tmp_path: Path, c
 def test_names_and_options_choose_what_is_measured(
     cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    chosen: list[command.Settings] = []
+    chosen: list[command.BenchSettings] = []
 
-    def stop(self: command.Run) -> dict[str, Any]:
+    def stop(self: command.BenchRun) -> dict[str, Any]:
         chosen.append(self.settings)
         raise SynthshardsError("enough")
 
-    monkeypatch.setattr(command.Run, "measure", stop)
+    monkeypatch.setattr(command.BenchRun, "measure", stop)
     assert cli("bench").code == 1
     assert (chosen[0].presets, chosen[0].built, chosen[0].rows) == (command.PRESETS, ("depo1-225", "capo-50k"), 1 << 20)
     assert chosen[0].workers == tuple(sorted({1, cores()}))
@@ -296,7 +296,7 @@ def test_a_process_that_fails_gives_its_line_and_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    subject = memory.Subject.of("depo1-225")
+    subject = memory.MeasuredPreset.of("depo1-225")
     with pytest.raises(SynthshardsError, match=r"^synthshards build .*: unknown format 'parket'.*$") as error:
         process.build(subject, 100, "parket", "zstd", 1, 1)
     assert "\n" not in str(error.value)

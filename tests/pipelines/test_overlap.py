@@ -90,12 +90,12 @@ def test_either_way_round(sides: tuple[str, str]) -> None:
 def test_in_several_passes(sides: tuple[str, str], rows: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = []
 
-    class Table(module._Table):
+    class Table(module._HashTable):
         def __init__(self, room: int) -> None:
             super().__init__(room)
             tables.append(self)
 
-    monkeypatch.setattr(module, "_Table", Table)
+    monkeypatch.setattr(module, "_HashTable", Table)
     monkeypatch.setattr(module, "_PASS_ROWS", rows)
     assert_exact(*sides, workers=workers)
     assert len(tables) == -(-3000 // rows)
@@ -247,7 +247,7 @@ def test_half_of_the_hash_has_no_collisions_either() -> None:
 
 
 def test_rows_that_agree_in_half_of_the_hash_or_in_their_place_are_not_the_same() -> None:
-    table = module._Table(6)
+    table = module._HashTable(6)
     rows = np.array([[1, 2], [1, 2 + 64], [9, 2], [1, 2], [1, 3]], np.uint64)
     table.add(rows, np.array([5, 6, 7, 5, 8], np.uint32))
     assert sorted(table.counts[table.counts > 0].tolist()) == [1, 1, 1, 2]

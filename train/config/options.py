@@ -1,4 +1,4 @@
-"""The options of a training run other than dataset and model: name, legal range, default; ``conf/`` has the same ones.
+"""The options of a training run, except those of dataset and model: names, legal ranges, defaults (as in ``conf/``).
 
 The keys and their defaults are a contract; `conf/config.yaml` says what each means.
 """

@@ -23,7 +23,7 @@ Row: TypeAlias = tuple[Any, Any]
 Readers: TypeAlias = dict[str, Callable[[], Iterable[Batch]]]
 
 
-class Rows(NamedTuple):
+class FlatRows(NamedTuple):
     """Rows end to end: uint16 ids and bool mask [tokens], int64 offsets [rows + 1]."""
 
     ids: np.ndarray
@@ -39,9 +39,9 @@ class Rows(NamedTuple):
         return map(self.row, range(len(self.offsets) - 1))
 
 
-def load(folder: Path) -> Rows:
+def load(folder: Path) -> FlatRows:
     """The rows that `rivals` has left for us."""
-    return Rows(*(np.load(folder / f"{name}.npy") for name in Rows._fields))
+    return FlatRows(*(np.load(folder / f"{name}.npy") for name in FlatRows._fields))
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -62,7 +62,7 @@ def batched(rows: Iterable[Row]) -> Iterator[Batch]:
         yield collate(some)
 
 
-def passes(reader: Callable[[], Iterable[Batch]], rows: Rows, seconds: float) -> dict[str, Any]:
+def passes(reader: Callable[[], Iterable[Batch]], rows: FlatRows, seconds: float) -> dict[str, Any]:
     """Time whole passes of a reader, three at least unless they are long.
 
     A first pass is not counted: it looks whether the rows are those that were written.
@@ -87,7 +87,9 @@ def passes(reader: Callable[[], Iterable[Batch]], rows: Rows, seconds: float) ->
     return {"seconds": min(found), "measured": found}
 
 
-def main(package: str, write: Mapping[str, Callable[[Rows, Path], None]], readers: Callable[[Path], Readers]) -> None:
+def main(
+    package: str, write: Mapping[str, Callable[[FlatRows, Path], None]], readers: Callable[[Path], Readers]
+) -> None:
     """Write, read, and print what was found as JSON on the last line: ``python -m peers.NAME FOLDER OUT SECONDS``.
 
     Args:

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value, disable_progress_bars, load_dataset, load_from_disk
 
-from .common import BATCH, Batch, Readers, Rows, collate, main
+from .common import BATCH, Batch, FlatRows, Readers, collate, main
 
 
-def _dataset(rows: Rows) -> Dataset:
+def _dataset(rows: FlatRows) -> Dataset:
     offsets = pa.array(rows.offsets.astype(np.int32))
     columns = {
         "input_ids": pa.ListArray.from_arrays(offsets, pa.array(rows.ids)),
@@ -25,11 +25,11 @@ def _dataset(rows: Rows) -> Dataset:
     return Dataset(pa.table(columns).cast(features.arrow_schema))
 
 
-def _save(rows: Rows, out: Path) -> None:
+def _save(rows: FlatRows, out: Path) -> None:
     _dataset(rows).save_to_disk(str(out))
 
 
-def _parquet(rows: Rows, out: Path) -> None:
+def _parquet(rows: FlatRows, out: Path) -> None:
     out.mkdir()
     _dataset(rows).to_parquet(str(out / "rows.parquet"))
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from litdata import StreamingDataLoader, StreamingDataset, optimize
 
-from .common import BATCH, Batch, Readers, Rows, collate, load, main
+from .common import BATCH, Batch, FlatRows, Readers, collate, load, main
 
 
 def _two(folder: Path, i: int) -> Any:
@@ -25,17 +25,17 @@ def _flat(folder: Path, i: int) -> Any:
     return torch.from_numpy(np.concatenate([ids, mask]).astype(np.int32))
 
 
-_held: dict[Path, Rows] = {}
+_held: dict[Path, FlatRows] = {}
 
 
-def _rows(folder: Path) -> Rows:
+def _rows(folder: Path) -> FlatRows:
     """The rows, loaded once by each process of `optimize`."""
     if folder not in _held:
         _held[folder] = load(folder)
     return _held[folder]
 
 
-def _write(make: Any, rows: Rows, out: Path) -> None:
+def _write(make: Any, rows: FlatRows, out: Path) -> None:
     optimize(
         fn=partial(make, Path(sys.argv[1])),
         inputs=list(range(len(rows.offsets) - 1)),

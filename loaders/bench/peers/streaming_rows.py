@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from .common import BATCH, Batch, Readers, Rows, batched, collate, main
+from .common import BATCH, Batch, FlatRows, Readers, batched, collate, main
 
 # It imports torchvision, whose operators want CUDA's libraries beside a PyTorch without them. Nothing here uses one;
 # that they have names is enough for the import.
@@ -20,7 +20,7 @@ for _name in ("nms", "qnms"):
 from streaming import MDSWriter, StreamingDataset  # noqa: E402
 
 
-def write(rows: Rows, out: Path) -> None:
+def write(rows: FlatRows, out: Path) -> None:
     """Arrays of a known type, which is its fastest encoding."""
     columns = {"input_ids": "ndarray:uint16", "loss_mask": "ndarray:uint8"}
     with MDSWriter(out=str(out), columns=columns) as writer:

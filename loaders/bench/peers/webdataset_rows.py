@@ -6,10 +6,10 @@ from pathlib import Path
 
 import webdataset as wds
 
-from .common import BATCH, Readers, Rows, collate, main
+from .common import BATCH, FlatRows, Readers, collate, main
 
 
-def write(rows: Rows, out: Path) -> None:
+def write(rows: FlatRows, out: Path) -> None:
     """16,384 rows a shard."""
     out.mkdir()
     with wds.ShardWriter(str(out / "rows-%05d.tar"), maxcount=16_384, verbose=0) as writer:

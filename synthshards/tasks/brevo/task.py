@@ -29,6 +29,8 @@ each once, parents before children.
    last entry fills the gap; then those of the node's parents that become free join the list's end, in the order of 2.
 5. The order of the edges, which stand in the order of 2, by the shuffle of Depo: from the back, six steps to a word
    while at most 256 are left, otherwise three.
+
+The file is long, but the law, the kernel and the checker of one kind of row are read side by side.
 """
 
 from __future__ import annotations

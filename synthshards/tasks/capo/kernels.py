@@ -1,6 +1,7 @@
 """Capo's kernels: which person a row is about, that person's facts, and texts put together from pieces.
 
 The order of draws is part of the law's version. `synthshards.tasks.capo.people` says in plain Python who a person is.
+The file is long because its kernels share the layouts of people, lists and texts, defined at its head.
 """
 
 from __future__ import annotations

@@ -134,6 +134,7 @@ def people_key(version: int, seed: int, num_people: int, they: bool, pools: Pool
         more: parameters of what is shared beside the people (bioD's strings).
     """
     shared = {"num_people": num_people, "pools": pools.digest, "they": they, **more}
+    # "world" in the sense of the shared people. The key is hashed, so it stays: another name would be other people.
     document = {"seed": seed, "task": "capo", "task_version": version, "world": shared}
     return key_of(hashlib.sha256(canonical_json(document)).digest())
 

@@ -10,6 +10,8 @@ u. At the terminals' level they are the joint probabilities of a prefix and its 
 
 Values are kept as logarithms, which do not underflow, and are the quick choice here as most sums have one term. Exact
 numbers are worked out modulo as many primes as they need (the logarithm says how many), and put together from those.
+
+The file is long, but upward and downward sums run over the same spans, whose layout only this file knows.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ sentence before it in a packed window. The only fact of a row is `length`, its n
 The random choices are those of `tasks.lano.expansion`: stage by stage from the root, each symbol of the row from
 left to right. The numbers of g consecutive symbols are drawn together (docs/randomness.md, "Numbers"), where g is the
 largest of 1..8 with (greatest radix of the stage's symbols)^g ≤ 2^52; the last group of a stage has what is left.
+
+The file is long because options, kernel and checker of a row belong together; grammars and charts have their own files.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ probability ½. The loss mask is 1 on every token, and there is no end token: a 
    is a value where m = 0, else l = r // (m−1)!, and with r' = r mod (m−1)! the left side's number is r' mod l!, that of
    the right side, which has k = m−1−l operations, (r' // l!) mod k!.
 5. An expression that divides by a number without inverse mod p is given up, and 2 to 4 are done again.
+
+The file is long because options, kernel and checker of a row belong together; expressions have a file of their own.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from ...kernels.rng import mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
 from ..task import BrokenLaw, Preset, Task, check_mask, integers
-from .expressions import LANES, VALUE_BASE, Shapes, Tables, first_below, line_up, shapes, work_out, write
+from .expressions import LANES, VALUE_BASE, Shapes, Tables, line_up, shapes, work_out, write
+from .shares import first_below
 
 #: The token ids of the paper; `<len_l>` is 10·l and `<ans_l>` 10·l + 4, values start at VALUE_BASE. A synonym of bos is
 #: one less, of an operator four more, of a mark one more.

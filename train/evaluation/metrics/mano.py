@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from synthshards.tasks.mano.expressions import commonest_share
+from synthshards.tasks.mano.shares import commonest_share
 from synthshards.tasks.mano.task import ManoParams
 from synthshards.tasks.task import Task
 

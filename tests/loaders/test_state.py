@@ -205,7 +205,7 @@ def state_of(**options: Any) -> dict[str, Any]:
         ({"epoch": True}, r"state\['epoch'\] is True; legal: int"),
         ({"lanes": 0}, r"state\['lanes'\] is 0; legal: an integer above 0"),
         ({"extra": 1}, "unknown field 'extra'; legal: version, dataset"),
-        ({"stands": []}, "is of 0 datasets, this stream has 1"),
+        ({"stands": []}, "is of 0 components, this stream has 1"),
         ({"stands": [{"count": 1, "least": 0, "at": "????"}]}, "the state is damaged"),
         ({"stands": [{"count": 2, "least": 0, "at": base64.b64encode(bytes(16)).decode()}]}, "has 2 packing lanes"),
         ({"stands": [{"count": 1, "least": 0}]}, "lacks the field 'at'"),
