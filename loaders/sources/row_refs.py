@@ -14,8 +14,9 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import DTypeLike
 
-from synthshards.kernels.arrays import I64, U64
+from synthshards.kernels.arrays import I64, U64, Values
 from synthshards.kernels.jit import helper, kernel
 from synthshards.ragged import RaggedBatch
 
@@ -62,7 +63,7 @@ def prefetch(typingctx: Any, address: Any) -> Any:
 
 
 @helper
-def array_at(address: np.uint64, size: int, dtype: Any) -> Any:
+def array_at(address: np.uint64, size: int, dtype: DTypeLike) -> Values:
     """The 1-D array of `size` elements that lies at an address."""
     return carray(_pointer(address), size, dtype)
 

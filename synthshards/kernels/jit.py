@@ -143,10 +143,10 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
         try:
             with _collector_at_rest():
                 _spare_scipy()
-                found = super().load_overload(sig, target_context)
+                compiled = super().load_overload(sig, target_context)
             # Two processes that fill an empty cache at once can leave an index that names the other's file.
-            if found is None or found.signature.args == tuple(sig):
-                return found
+            if compiled is None or compiled.signature.args == tuple(sig):
+                return compiled
         except Exception:  # any unreadable entry: delete it, compile again
             pass
         with contextlib.suppress(OSError):  # in a read-only folder it stays, and is passed over each time

@@ -133,15 +133,15 @@ def locate(
     first_half = people - people // _2
     halves = round_keys(of_people, _HALVES)
     keys = halves
-    known = _0 - _1
+    keys_order = _0 - _1  # whose keys they are: of none yet
     for r in range(indices.size):
         t = indices[r] // people
         at = indices[r] - t * people
         half = np.uint64(at >= first_half)
-        wanted = (t << _1) | half
-        if wanted != known:
-            keys = round_keys(key, _ORDER + wanted)
-            known = wanted
+        order = (t << _1) | half
+        if order != keys_order:
+            keys = round_keys(key, _ORDER + order)
+            keys_order = order
         if half == _0:
             rank = permute(at, first_half, sides[0, 0], sides[0, 1], keys)
         else:
@@ -176,9 +176,9 @@ def facts_of(of_people: U64, lists: Lists, pronouns: np.uint64, people: People) 
         p = np.uint64(person[r])
         name = permute(p, names[0], names[1], names[2], keys)
         rest = name // lasts
-        given = rest // middles
-        pieces[r, 0] = first[given]
-        pieces[r, 1] = middle[rest - given * middles]
+        first_name = rest // middles
+        pieces[r, 0] = first[first_name]
+        pieces[r, 1] = middle[rest - first_name * middles]
         pieces[r, 2] = last[name - rest * lasts]
         s = stream(of_people, p)
         s, x = word_for(s, product)
@@ -347,7 +347,7 @@ def write_questions(asked: U8, pieces: U64, questions: U64, data: U8, out: TextR
 
 @kernel
 def to_characters(rows: TextRows) -> None:
-    """Byte spans become character spans (needed where a pool is not ASCII)."""
+    """Byte spans become character spans (needed where a pool is not ASCII); `rows` as in `TextRows`."""
     text, offsets, spans = rows
     for r in range(offsets.size - 1):
         for i in range(spans.shape[1]):
