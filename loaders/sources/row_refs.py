@@ -27,8 +27,10 @@ _LINE = np.uint64(64)
 class RowTable(NamedTuple):
     """Rows and where they lie, as kernels take them: arrays of one shape, [rows] or [lanes, rows].
 
-    length: int64, tokens; indices: int64, global indices; ids, mask: uint64, addresses of its first id (uint16 or
-    uint32) and of its first byte of the mask.
+    Attributes:
+        length: [rows], tokens.
+        indices: [rows], global indices.
+        ids, mask: [rows], addresses of the row's first id (uint16 or uint32) and of its first byte of the mask.
     """
 
     length: I64
@@ -90,8 +92,13 @@ def fetch_row(ids: int | np.uint64, mask: int | np.uint64, skip: int, count: int
 
 @kernel
 def _locate(addresses: U64, part: I64, row: I64, size: np.uint64, table: RowTable) -> None:
-    """Fill all of `table` but its indices: row i is row row[i] of the block whose `Block.addresses` are
-    addresses[part[i]]; an id has `size` bytes."""
+    """Fill all of `table` but its indices: row i is row row[i] of block part[i].
+
+    Args:
+        addresses: [blocks, 3], `Block.addresses` of each.
+        part, row: [rows].
+        size: bytes of an id.
+    """
     ids, mask, length = table.ids, table.mask, table.length
     for i in range(part.size):
         block = addresses[part[i]]

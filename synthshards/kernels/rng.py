@@ -126,7 +126,7 @@ def below(s: State, n: np.uint64) -> tuple[State, np.uint64]:
 
 @kernel
 def words(key: U64, index: np.uint64, count: int) -> U64:
-    """The first `count` 64-bit words of row `index`, as a uint64 array: what docs/randomness.md defines."""
+    """The first `count` 64-bit words of row `index` under key [2]: what docs/randomness.md defines."""
     out = np.empty(count, np.uint64)
     s = stream(key, index)
     for i in range(count):

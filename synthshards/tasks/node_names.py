@@ -122,7 +122,7 @@ def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> WordLaw
 def spell(
     slot: np.uint64, power: np.uint64, V: np.uint64, shortest: int, longest: int, tokens: Ids, row: int
 ) -> tuple[np.int64, np.uint64]:
-    """Write the word of `slot` to tokens[row, :] ([rows, width]); return (its length, its number among words of that length)."""
+    """Write the word of `slot` to tokens[row, :] ([rows, width]); return (its length, its number among them)."""
     length = shortest + np.int64(slot // power)
     number = slot % power
     for _ in range(longest - length):

@@ -36,8 +36,8 @@ class People(NamedTuple):
         person: [rows].
         pronoun: [rows], number of `PRONOUNS`.
         birth: [rows, 3], month, day, year of the pool, from 0.
-        pieces: [rows, 12], pieces of `Tables.data`: first and middle name (each with its space), last name, pronoun,
-            day, year, birth city, university, major, employer, work city; the last is left free.
+        pieces: [rows, 12], pieces of `TextTables.data`: first and middle name (each with its space), last name,
+            pronoun, day, year, birth city, university, major, employer, work city; the last is left free.
     """
 
     person: U32
@@ -47,14 +47,15 @@ class People(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What people's facts are drawn from, as pieces of `Tables.data`.
+    """What people's facts are drawn from, as pieces of `TextTables.data`.
 
     Attributes:
-        first, middle, last: names, the former two with a space behind each.
+        first, middle, last: [names], the former two with a space behind each.
         pronouns: [3].
-        days: "October 2, " (or "2 of October, "), at month · 28 + day.
+        days: [336], "October 2, " (or "2 of October, "), at month · 28 + day.
         years: [200].
-        values: birth cities, universities, majors, companies, and work cities (one for each company), end to end.
+        values: [values], birth cities, universities, majors, companies, and work cities (one for each company), end
+            to end.
         value_start: [6]: where each of these begins.
         names: [3]: the number of full names, and a and b of the network on it.
     """
@@ -74,7 +75,7 @@ class Templates(NamedTuple):
     """Sentences as pieces of `data`.
 
     Attributes:
-        data: every piece, with room for a wide copy behind the last.
+        data: [bytes], every piece, with room for a wide copy behind the last.
         before, after: [form, sentence]: what stands before and after the value, with a space at the end. Forms 0..2:
             the subject is a pronoun; 3..5: the full name of a person of that pronoun, which is not in the piece.
         start: [7]: attribute a has the sentences start[a]..start[a+1]-1.
@@ -90,7 +91,7 @@ class TextRows(NamedTuple):
     """Where texts are written, end to end.
 
     Attributes:
-        text: with room for the longest row behind the last.
+        text: [bytes], with room for the longest row behind the last.
         offsets: [rows + 1]: row r has the bytes offsets[r]..offsets[r+1]-1.
         spans: [rows, 14]: start, stop of each of `SPANS`, in bytes; of what is not in the text −1.
     """
@@ -213,8 +214,8 @@ def write_columns(data: U8, pieces: U64, which: I64, out: U8, starts: I64, offse
     """String columns: row r of column c is the piece pieces[r, which[c]], without the space behind a name.
 
     Args:
-        data: that of `Tables`; pieces: [rows, 12]; which: [columns].
-        out: the columns' bytes; column c starts at starts[c], with room for a wide copy behind each.
+        data: [bytes], that of `TextTables`; pieces: [rows, 12]; which: [columns].
+        out: [bytes], the columns'; starts: [columns], where each begins, with room for a wide copy behind each.
         offsets: [columns, rows + 1].
     """
     cursor = starts.copy()
@@ -313,7 +314,7 @@ def write_questions(asked: U8, pieces: U64, questions: U64, data: U8, out: TextR
     """A question and its answer a row.
 
     Args:
-        asked: [rows]; pieces: [rows, 12]; questions: [6, 2], `Tables.asked`; data: that of `Tables`.
+        asked: [rows]; pieces: [rows, 12]; questions: [6, 2], `TextTables.asked`; data: [bytes], its own.
     """
     text, offsets, spans = out
     at: Any = np.int64(0)

@@ -37,7 +37,7 @@ class LevelRules(NamedTuple):
         symbols: their number.
         rule_at: [symbols + 1]: symbol X has the rules rule_at[X]..rule_at[X+1]-1.
         body_at: [rules + 1]: rule r has the symbols body_at[r]..body_at[r+1]-1 of `body`.
-        body: symbols of the level below.
+        body: [symbols of all rules], numbers of symbols of the level below.
     """
 
     symbols: int
