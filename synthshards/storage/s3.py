@@ -1,6 +1,6 @@
 """S3 through pyarrow, and remedies for what pyarrow does there unexpectedly.
 
-All of it was measured against pyarrow 26. tests/storage/test_storage.py fails when one of the remedies is taken away.
+All of it was measured against pyarrow 26. tests/storage/test_s3.py fails when one of the remedies is taken away.
 
 * `S3FileSystem()` ignores AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_S3 (only `FileSystem.from_uri` reads them), and
   `from_uri` looks the bucket's region up at amazonaws.com. So the file system is built here.
