@@ -67,7 +67,8 @@ def prefetch(typingctx: Any, address: Any) -> Any:
 @helper
 def array_at(address: np.uint64, size: int, dtype: DTypeLike) -> Values:
     """The 1-D array of `size` elements that lies at an address."""
-    return carray(_pointer(address), size, dtype)
+    array: Values = carray(_pointer(address), size, dtype)
+    return array
 
 
 @helper
