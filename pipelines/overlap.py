@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synthshards.catalog import TASKS
 from synthshards.dataset.stored import StoredDataset, open_stored
-from synthshards.kernels.arrays import I64, U32, U64, Bool
+from synthshards.kernels.arrays import I64, U32, U64, Bool, Values
 from synthshards.kernels.jit import kernel
 from synthshards.ragged import RaggedBatch, is_ragged
 
@@ -188,8 +187,14 @@ class _HashTable:
 
 
 @kernel
-def _hash_rows(values: NDArray[Any], offsets: I64, start: np.uint64, out: U64) -> None:
-    """Two independent 64-bit hashes of each row: out is [rows, 2], offsets [rows + 1] into `values` (any integers)."""
+def _hash_rows(values: Values, offsets: I64, start: np.uint64, out: U64) -> None:
+    """Two independent 64-bit hashes of each row.
+
+    Args:
+        values: [values], integers.
+        offsets: [rows + 1], into `values`.
+        out: [rows, 2].
+    """
     for r in range(offsets.size - 1):
         h, g = start, start ^ _P1
         for i in range(offsets[r], offsets[r + 1]):
@@ -232,7 +237,12 @@ def _add(keys: U64, counts: I64, sizes: U32, hashes: U64, new_sizes: U32) -> boo
 
 @kernel
 def _find(keys: U64, counts: I64, found: Bool, hashes: U64) -> int:
-    """Mark the rows that stand in the table, which is never full; return how many of `hashes` do."""
+    """Mark the rows that stand in the table, which is never full; return how many of `hashes` do.
+
+    Args:
+        keys: [places, 2]; counts, found: [places].
+        hashes: [rows, 2].
+    """
     last = np.uint64(counts.size - 1)
     total = 0
     for r in range(hashes.shape[0]):

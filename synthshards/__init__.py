@@ -1,6 +1,6 @@
 """synthshards: deterministic, self-proving shards of synthetic tasks for language-model pretraining research.
 
-Sample i is a pure function of (task, task version, params, seed, split, i). Everything else (shards, formats, workers,
+Row i is a pure function of (task, task version, params, seed, split, i). Everything else (shards, formats, workers,
 machines, batches) only decides where its bytes land and when.
 
 The public names are listed below; each is loaded when first used, so that ``import synthshards`` costs nothing and

@@ -15,7 +15,7 @@ from .packing import MODES, SHORT, Lanes, Packing, WindowPlan, plan_windows
 
 
 class _HeldRows(NamedTuple):
-    """The rows that lanes hold, [lanes, rows], and of which take each is (int64, alike)."""
+    """The rows that lanes hold, [lanes, rows]; turns [lanes, rows] say of which take each is."""
 
     rows: RowTable
     turns: I64

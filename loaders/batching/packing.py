@@ -186,7 +186,14 @@ def plan_windows(
 def _fill(
     seq_len: int, pieces: I64, ends: I64, first_window: int, places: I64, like: Ids, pad_id: int, tensors: U64
 ) -> tuple[int, int]:
-    """Write planned windows to rows `places` of the tensors; returns (padding, tokens cut)."""
+    """Write planned windows first_window, first_window + 1 … to the tensors; returns (padding, tokens cut).
+
+    Args:
+        pieces, ends: [pieces, 6] and [windows + 1], as `plan_windows` fills them.
+        places: [windows to write], the tensors' row for each.
+        like: [0], of the ids' dtype.
+        tensors: [7], addresses of the `FIELDS`, each [rows, seq_len].
+    """
     size = np.uint64(like.itemsize)
     padding, cut = 0, 0
     last = ends[ends.size - 1]

@@ -14,8 +14,9 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import DTypeLike
 
-from synthshards.kernels.arrays import I64, U64
+from synthshards.kernels.arrays import I64, U64, Values
 from synthshards.kernels.jit import helper, kernel
 from synthshards.ragged import RaggedBatch
 
@@ -26,8 +27,10 @@ _LINE = np.uint64(64)
 class RowTable(NamedTuple):
     """Rows and where they lie, as kernels take them: arrays of one shape, [rows] or [lanes, rows].
 
-    length: int64, tokens; indices: int64, global indices; ids, mask: uint64, addresses of its first id (uint16 or
-    uint32) and of its first byte of the mask.
+    Attributes:
+        length: [rows], tokens.
+        indices: [rows], global indices.
+        ids, mask: [rows], addresses of the row's first id (uint16 or uint32) and of its first byte of the mask.
     """
 
     length: I64
@@ -62,9 +65,10 @@ def prefetch(typingctx: Any, address: Any) -> Any:
 
 
 @helper
-def array_at(address: np.uint64, size: int, dtype: Any) -> Any:
+def array_at(address: np.uint64, size: int, dtype: DTypeLike) -> Values:
     """The 1-D array of `size` elements that lies at an address."""
-    return carray(_pointer(address), size, dtype)
+    array: Values = carray(_pointer(address), size, dtype)
+    return array
 
 
 @helper
@@ -89,8 +93,13 @@ def fetch_row(ids: int | np.uint64, mask: int | np.uint64, skip: int, count: int
 
 @kernel
 def _locate(addresses: U64, part: I64, row: I64, size: np.uint64, table: RowTable) -> None:
-    """Fill all of `table` but its indices: row i is row row[i] of the block whose `Block.addresses` are
-    addresses[part[i]]; an id has `size` bytes."""
+    """Fill all of `table` but its indices: row i is row row[i] of block part[i].
+
+    Args:
+        addresses: [blocks, 3], `Block.addresses` of each.
+        part, row: [rows].
+        size: bytes of an id.
+    """
     ids, mask, length = table.ids, table.mask, table.length
     for i in range(part.size):
         block = addresses[part[i]]

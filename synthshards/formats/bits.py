@@ -19,7 +19,12 @@ def pack_bits(values: np.ndarray) -> np.ndarray:
 def pack(codes: U16, bits: np.uint64, out: U8) -> int:
     """Pack numbers below 2^bits (a multiple of eight of them) into `out`, the first in the lowest bits.
 
-    Returns the bytes used. `out` may be the memory of `codes`.
+    Args:
+        codes: [n].
+        out: [bytes], at least n·bits/8; may be the memory of `codes`.
+
+    Returns:
+        the bytes used.
     """
     held, have, at = np.uint64(0), np.uint64(0), 0
     for i in range(len(codes)):
@@ -35,7 +40,7 @@ def pack(codes: U16, bits: np.uint64, out: U8) -> int:
 
 @kernel
 def unpack(packed: U8, bits: np.uint64, out: U16) -> None:
-    """The inverse: fills `out` as far as `packed` reaches."""
+    """The inverse: fills out [n] from packed [bytes], at least n·bits/8 of them."""
     held, have, at = np.uint64(0), np.uint64(0), 0
     mask = (_ONE << bits) - _ONE
     for i in range(len(out)):
@@ -50,7 +55,7 @@ def unpack(packed: U8, bits: np.uint64, out: U16) -> None:
 
 @kernel
 def unpack_bits(packed: U8, skip: int, out: U8) -> None:
-    """Fill `out` with the bits of `packed` from bit `skip` (0..7) on, the first the lowest.
+    """Fill out [n] with the bits of packed [bytes] from bit `skip` (0..7) on, the first the lowest.
 
     Twice as fast as NumPy's, and into memory that is there (measured).
     """

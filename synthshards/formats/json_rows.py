@@ -25,9 +25,9 @@ def _integers(out: U8, ends: I64, key: U8, values: I64, offsets: I64) -> None:
     """Append `key` and an integer, or with offsets a list of them, to each row's text.
 
     Args:
-        out: row r's text so far ends before out[ends[r]].
+        out: [bytes]; row r's text so far ends before out[ends[r]].
         ends: [rows], moved on.
-        key: what stands before the value.
+        key: [bytes], what stands before the value.
         values: [values].
         offsets: [rows + 1], or empty for scalars.
     """
@@ -67,7 +67,13 @@ def _integers(out: U8, ends: I64, key: U8, values: I64, offsets: I64) -> None:
 
 @kernel
 def _texts(out: U8, ends: I64, key: U8, data: U8, offsets: I64, after: U8) -> None:
-    """Append `key`, the row's bytes of `data` and `after` to each row's text, as `_integers` does."""
+    """Append `key`, the row's bytes of `data` and `after` to each row's text, as `_integers` does.
+
+    Args:
+        out, data, key, after: [bytes].
+        ends: [rows], moved on.
+        offsets: [rows + 1], of `data`.
+    """
     for row in range(len(ends)):
         at = ends[row]
         copy_bytes(out, at, key, 0, len(key))

@@ -115,6 +115,7 @@ def _put(out: U8, places: I64, sizes: I64, first: int, layout: _Layout, member: 
     """Write one member of every row.
 
     Args:
+        out, data: [bytes].
         places: [rows], where in `out` each begins.
         sizes: [rows], bytes of each one's content, the .npy header included.
         first: key of the first row.
@@ -184,7 +185,7 @@ def _walk(data: U8, at: int, layout: _Layout, places: I64, sizes: I64, scratch: 
     """Find all members, and compare each one's headers with what the writer writes.
 
     Args:
-        data: the archive; at: where the first member begins.
+        data: [bytes], the archive; at: where the first member begins.
         places, sizes: [rows or more, M], filled: where each member begins and how large its content is.
         scratch: [640].
 
@@ -227,7 +228,11 @@ def _walk(data: U8, at: int, layout: _Layout, places: I64, sizes: I64, scratch: 
 
 @kernel
 def _gather(data: U8, starts: I64, sizes: I64, separator: int, out: U8) -> None:
-    """Copy sizes[r] bytes from data[starts[r]] for every row to `out`, end to end, `separator` after each unless -1."""
+    """Copy sizes[r] bytes from data[starts[r]] for every row to `out`, end to end, `separator` after each unless -1.
+
+    Args:
+        data, out: [bytes]; starts, sizes: [rows].
+    """
     at = 0
     for row in range(len(starts)):
         copy_bytes(out, at, data, starts[row], sizes[row])

@@ -1,8 +1,11 @@
-"""Types of the arrays that kernels take, by dtype; their shapes are in the legend of each file with kernels."""
+"""Types of the arrays that kernels take, by dtype.
+
+Their shapes are in the docstring of each kernel, or of the named tuples that it takes.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,3 +20,5 @@ I64: TypeAlias = NDArray[np.int64]
 F64: TypeAlias = NDArray[np.float64]
 #: Token ids: uint16, or uint32 where the largest possible id needs it.
 Ids: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
+#: Values of any dtype: Numba compiles what takes them once for each dtype that comes.
+Values: TypeAlias = NDArray[Any]

@@ -57,27 +57,27 @@ class Pool:
         used: list[tuple[np.ndarray, int]] = []
         while True:
             try:
-                found = buffers.pop()  # that used last is in the processor's caches
+                last = buffers.pop()  # that used last is in the processor's caches
             except IndexError:
                 buffer = np.empty(room, np.uint8)
-                found = buffer, int(buffer.__array_interface__["data"][0])
+                last = buffer, int(buffer.__array_interface__["data"][0])
                 del used[self._keep :]
                 break
-            if sys.getrefcount(found[0]) == _IDLE:
+            if sys.getrefcount(last[0]) == _IDLE:
                 break
-            used.append(found)
+            used.append(last)
         # Held here, and then by the tuple returned: in the list it would else look idle to a thread that cuts in.
-        buffer, address = found
+        buffer, address = last
         used.reverse()
         buffers += used
-        buffers.append(found)
+        buffers.append(last)
         return buffer, address
 
 
 def _idle() -> int:
     """What `sys.getrefcount` says of a buffer that only the pool holds (it differs between Python's versions)."""
-    found = (np.empty(1, np.uint8), 0)
-    return sys.getrefcount(found[0])
+    entry = (np.empty(1, np.uint8), 0)
+    return sys.getrefcount(entry[0])
 
 
 _IDLE = _idle()

@@ -2,8 +2,9 @@
 
 Numba invalidates a cached function when the function's *own* file changes. A generator kernel inlines helpers from
 other files, so an edit of `rng.py` alone would leave cached callers drawing the old rows. Here every cache entry is
-stamped with a digest of every source file of the core and of the kernel's own floor, sub-folders included, and lives in
-a folder of that name. An entry that cannot be read (truncated by a full disk, say) is deleted and compiled again.
+stamped with a digest of every source file of the core, of the kernel's own floor and of the floors between, sub-folders
+included, and lives in a folder of that name. An entry that cannot be read (truncated by a full disk, say) is deleted
+and compiled again.
 
 The cache lies under ``$NUMBA_CACHE_DIR``, else under the user's cache folder (see `cache_root`).
 """
@@ -26,6 +27,9 @@ import numba
 from numba.core import caching
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: The floors above the core, from the lowest up. In a checkout they lie beside it; installed, below it.
+_FLOORS = ("pipelines", "loaders", "train")
 
 JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
 
@@ -62,20 +66,27 @@ def _floor_of(file: Path) -> Path | None:
     return root
 
 
+def _source_roots(file: Path) -> list[Path]:
+    """The folders of all that a kernel in `file` may inline, or hold a constant of: the core's and its package's."""
+    core = Path(__file__).parent.parent
+    floor = _floor_of(file)
+    if floor is None or floor == core:
+        return [core]
+    if floor.parent == core.parent and floor.name in _FLOORS:
+        return [core, *(core.parent / name for name in _FLOORS[: _FLOORS.index(floor.name) + 1])]
+    return [core, floor]
+
+
 class _Locator(caching._CacheLocator):  # type: ignore[misc]
     """Names the folder of a function's cache files and the stamp that makes them valid."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
         own = Path(py_file)
         self._py_file = py_file
-        core = Path(__file__).parent.parent
-        floor = _floor_of(own)
-        digest = hashlib.sha256(sources_digest(core).encode())
-        if floor is None:  # somebody's own file: what it may import without a package lies beside it
-            for path in sorted(own.parent.glob("*.py")) if own.is_file() else ():
+        digest = hashlib.sha256("".join(map(sources_digest, _source_roots(own))).encode())
+        if _floor_of(own) is None and own.is_file():  # somebody's own: what it may import without a package lies beside
+            for path in sorted(own.parent.glob("*.py")):
                 digest.update(path.read_bytes())
-        elif floor != core:
-            digest.update(sources_digest(floor).encode())
         module = py_func.__module__  # files of one name, as the tasks' task.py, must not share entries
         digest.update(module.encode())
         self._stamp = digest.hexdigest()
@@ -143,10 +154,10 @@ class _KernelCache(caching.FunctionCache):  # type: ignore[misc]
         try:
             with _collector_at_rest():
                 _spare_scipy()
-                found = super().load_overload(sig, target_context)
+                compiled = super().load_overload(sig, target_context)
             # Two processes that fill an empty cache at once can leave an index that names the other's file.
-            if found is None or found.signature.args == tuple(sig):
-                return found
+            if compiled is None or compiled.signature.args == tuple(sig):
+                return compiled
         except Exception:  # any unreadable entry: delete it, compile again
             pass
         with contextlib.suppress(OSError):  # in a read-only folder it stays, and is passed over each time

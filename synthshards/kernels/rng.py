@@ -1,9 +1,9 @@
-"""Randomness: one stream of 64-bit words for each (identity, sample index), and unbiased numbers from its words.
+"""Randomness: one stream of 64-bit words for each (identity, row index), and unbiased numbers from its words.
 
 The scheme in one paragraph (docs/randomness.md spells it out byte by byte): the first 16 bytes of the identity's
 sha256 are a 128-bit key. Philox4x32-10, a published counter-based generator (Salmon et al., SC 2011), turns the key
-and the sample index into 256 bits; they are the start state of a xoshiro256++ generator (Blackman & Vigna, 2021), whose
-words the sample then uses in order. Nothing depends on any other sample, on time, or on global state.
+and the row index into 256 bits; they are the start state of a xoshiro256++ generator (Blackman & Vigna, 2021), whose
+words the row then uses in order. Nothing depends on any other row, on time, or on global state.
 
 A bounded number is drawn by Lemire's method (ACM TOMACS 2019) in its batched form (Brackett-Rozinsky & Lemire, 2024):
 one word gives several numbers with ranges n1, n2, …: they are the digits, most significant first, of one unbiased
@@ -73,7 +73,7 @@ def philox(k0: np.uint64, k1: np.uint64, c0: np.uint64, c1: np.uint64, c2: np.ui
 
 @helper
 def stream(key: Key, index: np.uint64) -> State:
-    """Start state of sample `index` (uint64 below 2^63) under `key` (two uint64): Philox blocks 2·index, 2·index + 1.
+    """Start state of row `index` (uint64 below 2^63) under `key` (two uint64): Philox blocks 2·index, 2·index + 1.
 
     Philox is a bijection of its counter, so the two blocks differ and the state is never all zero.
     """
@@ -126,7 +126,7 @@ def below(s: State, n: np.uint64) -> tuple[State, np.uint64]:
 
 @kernel
 def words(key: U64, index: np.uint64, count: int) -> U64:
-    """The first `count` 64-bit words of sample `index`, as a uint64 array: what docs/randomness.md defines."""
+    """The first `count` 64-bit words of row `index` under key [2]: what docs/randomness.md defines."""
     out = np.empty(count, np.uint64)
     s = stream(key, index)
     for i in range(count):

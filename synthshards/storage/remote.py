@@ -25,7 +25,7 @@ class RemoteFolder(Folder):
     _refusals = (Exception,)
 
     def __init__(
-        self, base: str, query: str, root: str, connect: Callable[[], Any], s3_options: s3.Options | None = None
+        self, base: str, query: str, root: str, connect: Callable[[], Any], s3_options: s3.S3Options | None = None
     ) -> None:
         self.url = base + query
         self._base = base
@@ -131,7 +131,7 @@ def open_remote(base: str, query: str) -> RemoteFolder:
     if not bucket or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
         raise UsageError(f"{base!r} must be {scheme}://bucket/prefix, without empty, '.' or '..' parts")
     connect: Callable[[], Any]
-    options: s3.Options | None = None
+    options: s3.S3Options | None = None
     if scheme == "s3":
         if "@" in bucket:  # without repeating it
             raise UsageError("an s3:// URL may not hold credentials; use AWS_ACCESS_KEY_ID and the like")

@@ -1,6 +1,6 @@
 """S3 through pyarrow, and remedies for what pyarrow does there unexpectedly.
 
-All of it was measured against pyarrow 26. tests/storage/test_storage.py fails when one of the remedies is taken away.
+All of it was measured against pyarrow 26. tests/storage/test_s3.py fails when one of the remedies is taken away.
 
 * `S3FileSystem()` ignores AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_S3 (only `FileSystem.from_uri` reads them), and
   `from_uri` looks the bucket's region up at amazonaws.com. So the file system is built here.
@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from ..errors import UsageError, nearest
 
-Options = Mapping[str, Any]
+S3Options = Mapping[str, Any]
 
 # The query parameters of an S3 URL that pyarrow knows, less the two about buckets, plus two of its constructor's.
 _TEXT = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
@@ -61,7 +61,7 @@ def parse_query(query: str, url: str) -> dict[str, Any]:
     return options
 
 
-def settle(bucket: str, options: Options) -> dict[str, Any]:
+def settle(bucket: str, options: S3Options) -> dict[str, Any]:
     """`options` with endpoint and region filled in from the environment, or the region from the bucket.
 
     Raises OSError when neither an endpoint nor a region is given and the bucket's region cannot be looked up.
@@ -84,7 +84,7 @@ def _region_of(bucket: str) -> str:
     return str(resolve_s3_region(bucket))
 
 
-def connect(bucket: str, options: Options) -> Any:
+def connect(bucket: str, options: S3Options) -> Any:
     """A pyarrow `S3FileSystem` for `bucket`; OSError as for `settle`."""
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
@@ -137,7 +137,7 @@ def _upload(filesystem: Any, path: str, data: pa.Buffer) -> None:
         raise
 
 
-def remove_marker(bucket: str, key: str, options: Options) -> None:
+def remove_marker(bucket: str, key: str, options: S3Options) -> None:
     """Delete the empty object "`key`/" that pyarrow writes when it has deleted something in the folder `key`.
 
     pyarrow cannot name such an object, so botocore does it where it is installed. Otherwise, or where that fails, the

@@ -94,7 +94,7 @@ class DepoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class _Facts(NamedTuple):
-    """Facts of rows: n and queries [rows]; ks [rows * min(N, M)], the rows' end to end."""
+    """Facts of rows: n, queries [rows]; ks [rows * min(N, M)], the rows' end to end."""
 
     n: U16
     queries: U16
@@ -102,7 +102,7 @@ class _Facts(NamedTuple):
 
 
 class _Law(NamedTuple):
-    """What the parameters say to the kernel; hops are `DepoParams.hops`."""
+    """What the parameters say to the kernel; hops [hops] are `DepoParams.hops`."""
 
     hops: U16
     N: int

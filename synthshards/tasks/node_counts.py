@@ -19,7 +19,7 @@ _56 = np.uint64(56)
 
 
 class SizeLaw(NamedTuple):
-    """Thresholds [N - 3] of the law, and a guide [256] into them by a word's top byte: see `size_law`."""
+    """The law's thresholds [N - 3], and a guide [256] into them by a word's top byte: see `size_law`."""
 
     thresholds: U64
     guide: I64

@@ -122,7 +122,7 @@ def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> WordLaw
 def spell(
     slot: np.uint64, power: np.uint64, V: np.uint64, shortest: int, longest: int, tokens: Ids, row: int
 ) -> tuple[np.int64, np.uint64]:
-    """Write the word of `slot` to tokens[row, :] and return (its length, its number among words of that length)."""
+    """Write the word of `slot` to tokens[row, :] ([rows, width]); return (its length, its number among them)."""
     length = shortest + np.int64(slot // power)
     number = slot % power
     for _ in range(longest - length):
@@ -137,7 +137,7 @@ def spell(
 
 @kernel
 def _fill_table(V: np.uint64, shortest: int, longest: int, slot_word: U32, spelling: Ids, lengths: U8) -> None:
-    """Fill the tables of a `WordLaw`."""
+    """Fill the tables of a `WordLaw`: slot_word [S], spelling [words, width], lengths [words]."""
     power = _1
     for _ in range(longest):
         power *= V

@@ -152,6 +152,34 @@ def test_a_helper_of_another_floor_is_seen(tmp_path: Path, place: str) -> None:
     assert run() == "6"
 
 
+def test_floors_between_are_seen_and_floors_above_are_not(warm: Warm, cache: Path, tmp_path: Path) -> None:
+    """A kernel of the loaders may hold a constant of `pipelines/`; nothing it holds can come from `train/`."""
+    package = copy_package(tmp_path)
+    for floor in ("pipelines", "loaders", "train"):
+        (tmp_path / floor).mkdir()
+        (tmp_path / floor / "__init__.py").touch()
+        (tmp_path / floor / "near.py").write_text("ONE = 1\n")
+    (tmp_path / "loaders" / "far.py").write_text(
+        "from synthshards.kernels.jit import kernel\nfrom pipelines.near import ONE\n"
+        "@kernel\ndef far(x):\n    return x + ONE\n"
+    )
+
+    def run() -> str:
+        code = "from loaders.far import far; print(far(1))"
+        return python("-c", code, package=package, SYNTHSHARDS_CACHE=str(cache)).stdout.strip()
+
+    assert run() == "2"
+    before = files(cache)
+    edit(tmp_path / "train" / "near.py", "1", "5")
+    assert run() == "2"
+    assert make("words", package, cache) == warm[2][:1]
+    assert files(cache) == before, "an edit of train/ compiled what lies below it anew"
+    edit(tmp_path / "pipelines" / "near.py", "1", "5")
+    assert run() == "6"
+    assert make("words", package, cache) == warm[2][:1]
+    assert {path: files(cache)[path] for path in before} == before
+
+
 def test_files_of_one_name_in_two_folders_share_no_entry(tmp_path: Path) -> None:
     """Each task has its task.py; two functions of one name on one line of theirs are two kernels."""
     for folder, number in (("", 0), ("a", 1), ("b", 2)):

@@ -72,7 +72,7 @@ def test_a_caller_s_integer(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [0, -5, 2**200])
-def test_generate_example_is_sample_0_of_the_caller_s_key(number: int) -> None:
+def test_generate_example_is_row_0_of_the_caller_s_key(number: int) -> None:
     task = make_task("depo1-225")
     row = plain(task.generate_example(number))
     del row["labels"]
@@ -163,7 +163,7 @@ def test_the_known_answers_of_the_prose() -> None:
         "canonical identity": None,
         "digest": digest.hex(),
         "key0, key1": ", ".join(map(hex, key)),
-        "start of sample 7": ", ".join(map(hex, state)),
+        "start of row 7": ", ".join(map(hex, state)),
         "its first three words": ", ".join(map(hex, islice(reference.words(state), 3))),
         "n, and the number of tokens": f"{row['n']}, {len(row['input_ids'])}",
         "first tokens": " ".join(map(str, row["input_ids"][:12])),

@@ -6,11 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import synthshards
+from synthshards.errors import StorageError
 
 PACKAGE = Path(synthshards.__file__).parent
 SUPPORT = Path(__file__).parent
@@ -45,6 +49,19 @@ def copy_package(folder: Path) -> Path:
     """A copy of the core package in `folder`, to be edited."""
     ignore = shutil.ignore_patterns("__pycache__")
     return Path(shutil.copytree(PACKAGE, folder / "synthshards", ignore=ignore))
+
+
+def fails(call: Callable[[], object], *parts: str) -> str:
+    """The message of the StorageError that `call` raises: one line that holds `parts`."""
+    with pytest.raises(StorageError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 250
+    assert "Request ID" not in message
+    for part in parts:
+        assert part in message
+    return message
 
 
 def edit(file: Path, old: str, new: str) -> None:

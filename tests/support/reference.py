@@ -53,7 +53,7 @@ def philox(key: Sequence[int], counter: Sequence[int]) -> tuple[int, int, int, i
 
 
 def start(key: tuple[int, int], i: int) -> tuple[int, int, int, int]:
-    """randomness.md, "The start of a sample"."""
+    """randomness.md, "The start of a row"."""
     key0, key1 = key
     halves = []
     for block in (2 * i, 2 * i + 1):

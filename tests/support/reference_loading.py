@@ -1,5 +1,6 @@
 """The loaders' order, packing and mixing in plain Python, written from docs/loading.md: slow, and with no code shared
-but the permutation and the streams of words that docs/randomness.md defines (tests/test_permutation.py has those)."""
+but the permutation and the streams of words that docs/randomness.md defines (tests/tasks/capo/test_people.py and
+tests/core/test_rng.py have those)."""
 
 from __future__ import annotations
 
@@ -157,8 +158,3 @@ def mixed(weights: Sequence[Fraction], count: int) -> list[int]:
         given[chosen] += 1
         out.append(chosen)
     return out
-
-
-def share_of(rank: int, world_size: int, count: int) -> range:
-    """The places of a batch of `count` that are this rank's."""
-    return range(rank * count // world_size, (rank + 1) * count // world_size)

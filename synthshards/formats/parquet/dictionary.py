@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import DataError
-from ...kernels.arrays import U8, U16
+from ...kernels.arrays import U8, U16, Values
 from ...kernels.jit import helper, kernel
 from ..base import unreadable
 from ..bits import pack, unpack
@@ -29,22 +27,22 @@ def number(values: U16, codes: U16, out: U8 | U16, distinct: U16) -> int:
     Returns:
         how many distinct values there are, or -1 if more than `limit`.
     """
-    found = 0
+    count = 0
     for i in range(len(values)):
         value = values[i]
         code = codes[value]
         if code == 0:
-            if found == len(distinct):
-                found = -1
+            if count == len(distinct):
+                count = -1
                 break
-            distinct[found] = value
-            found += 1
-            code = np.uint16(found)
+            distinct[count] = value
+            count += 1
+            code = np.uint16(count)
             codes[value] = code
         out[i] = code - 1
-    for i in range(len(distinct) if found < 0 else found):
+    for i in range(len(distinct) if count < 0 else count):
         codes[distinct[i]] = 0
-    return found
+    return count
 
 
 @helper
@@ -52,7 +50,7 @@ def put_indices(codes: U16, count: int, distinct: int, out: U8, at: int) -> int:
     """Write the first `count` numbers, below `distinct`, in the fewest bits to out[at]; return their end.
 
     Args:
-        codes: with room for whole groups of eight, what is left of the last is overwritten.
+        codes: [count or more], with room for whole groups of eight, what is left of the last is overwritten.
     """
     bits = 1
     while 1 << bits < distinct:
@@ -72,8 +70,13 @@ def put_indices(codes: U16, count: int, distinct: int, out: U8, at: int) -> int:
 
 
 @kernel
-def look_up(indices: U16, dictionary: NDArray[Any], out: NDArray[Any]) -> bool:
-    """out[i] = dictionary[indices[i]]; False if an index is out of range."""
+def look_up(indices: U16, dictionary: Values, out: Values) -> bool:
+    """out[i] = dictionary[indices[i]]; False if an index is out of range.
+
+    Args:
+        indices, out: [n].
+        dictionary: [distinct], of the dtype of `out`.
+    """
     right = True
     for i in range(len(out)):
         index = indices[i]

@@ -28,9 +28,11 @@ def _run(out: U8, at: int, count: int, level: int) -> int:
 
 @kernel
 def write_levels(offsets: I64, out: U8) -> tuple[int, int]:
-    """Write both level blocks of a list column to `out` (at least 24 bytes a row and 32 more).
+    """Write both level blocks of a list column.
 
-    `offsets` are those of some rows of it, from anywhere.
+    Args:
+        offsets: [rows + 1], those of some rows of it, from anywhere.
+        out: [bytes], at least 24 a row and 32 more.
 
     Returns:
         the end of what was written, and the number of levels: one an element, one an empty list.
@@ -89,7 +91,7 @@ def read_levels(data: U8, lengths: I64) -> int:
     """Read both level blocks at the start of a page.
 
     Args:
-        data: the page.
+        data: [bytes], the page.
         lengths: [rows], filled with each row's length.
 
     Returns:

@@ -21,15 +21,17 @@ def _widened(value: np.uint16, width: int, out: U8, at: int) -> int:
 
 
 @kernel
-def write_facts(values: U16, offsets: I64, width: int, slots: U16, codes: U16, known: U16, out: U8, ends: I64) -> None:
+def write_facts(
+    values: U16, offsets: I64, width: int, slots: U16, codes: U16, distinct: U16, out: U8, ends: I64
+) -> None:
     """Write the pages of a column of numbers below 2^16, block after block of 1,024 rows.
 
     Args:
         values: [values]; offsets: [rows + 1] of lists, empty for scalars.
         width: bytes of a number in the file, 4 or 8.
         slots: [65536], all zero, and again so on return.
-        codes: with room for the values of any block; known: for a third of them; overwritten.
-        out: filled; each block's dictionary, if it has one, and then its data page.
+        codes: [values of the largest block]; distinct: [a third of them]; overwritten.
+        out: [bytes], filled; each block's dictionary, if it has one, and then its data page.
         ends: [blocks, 4], filled with the number of distinct values (0: no dictionary), both pages' ends, and the
             number of levels.
     """
@@ -44,16 +46,16 @@ def write_facts(values: U16, offsets: I64, width: int, slots: U16, codes: U16, k
             first, last = bounds[0], bounds[levels]
         some = values[first:last]
         # Beyond a third, plain values are about as small.
-        found = number(some, slots, codes, known[: min(0xFFFF, len(some) // 3)])
-        ends[block, 0] = max(found, 0)
-        for i in range(found):
-            at = _widened(known[i], width, out, at)
+        count = number(some, slots, codes, distinct[: min(0xFFFF, len(some) // 3)])
+        ends[block, 0] = max(count, 0)
+        for i in range(count):
+            at = _widened(distinct[i], width, out, at)
         ends[block, 1] = at
         if lists:
             size, levels = write_levels(bounds, out[at:])
             at += size
-        if found > 0:
-            at = put_indices(codes, len(some), found, out, at)
+        if count > 0:
+            at = put_indices(codes, len(some), count, out, at)
         else:
             for i in range(len(some)):
                 at = _widened(some[i], width, out, at)

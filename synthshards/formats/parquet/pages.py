@@ -94,10 +94,10 @@ class PageWriter:
             offsets = np.empty(0, np.int64)
         else:
             most = int(np.diff(offsets[::BLOCK_ROWS], append=offsets[-1]).max())
-        codes, known = np.empty(most + 8, np.uint16), np.empty(most // 3, np.uint16)
+        codes, distinct = np.empty(most + 8, np.uint16), np.empty(most // 3, np.uint16)
         ends = np.empty((-(-len(column) // BLOCK_ROWS), 4), np.int64)
         width = _stored(column.values.dtype).itemsize
-        write_facts(values, offsets, width, self._slots, codes, known, self._page, ends)
+        write_facts(values, offsets, width, self._slots, codes, distinct, self._page, ends)
         return self._written(column, ends.tolist())
 
     def _written(self, column: Column, ends: list[list[int]]) -> Iterator[Encoded]:

@@ -41,6 +41,7 @@ def _number_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64)
     """Number the rows' strings in order of first appearance.
 
     Args:
+        data: [bytes].
         offsets: [rows + 1], from anywhere in `data`.
         slots: [a power of two, at least twice as many as `firsts`], overwritten.
         codes: [rows], filled with the number of each row's string.
@@ -52,7 +53,7 @@ def _number_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64)
     slots[:] = 0
     last = np.uint64(len(slots) - 1)
     heads, tails = np.empty(len(firsts), np.uint64), np.empty(len(firsts), np.uint64)
-    found = 0
+    distinct = 0
     for row in range(len(offsets) - 1):
         start, stop = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
         length = stop - start
@@ -83,15 +84,15 @@ def _number_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64)
             at = (at + _1) & last
             code = np.int64(slots[at])
         if code == 0:
-            if found == len(firsts):
+            if distinct == len(firsts):
                 return -1
-            firsts[found] = row
-            heads[found], tails[found] = head, tail
-            found += 1
-            code = found
+            firsts[distinct] = row
+            heads[distinct], tails[distinct] = head, tail
+            distinct += 1
+            code = distinct
             slots[at] = code
         codes[row] = code - 1
-    return found
+    return distinct
 
 
 @helper
@@ -112,9 +113,10 @@ def write_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64, o
     Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
 
     Args:
+        data: [bytes].
         offsets: [rows + 1].
         slots: [2,048]; codes: [1,024]; firsts: [768]; overwritten.
-        out: filled; each block's dictionary, if it has one, and then its data page.
+        out: [bytes], filled; each block's dictionary, if it has one, and then its data page.
         ends: [blocks, 3], filled with the number of distinct strings (0: no dictionary) and both pages' ends.
     """
     rows = len(offsets) - 1
@@ -124,13 +126,13 @@ def write_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64, o
         count = min(BLOCK_ROWS, rows - first)
         bounds = offsets[first : first + count + 1]
         limit = count * 3 // 4 if bounds[count] - bounds[0] < _SHORT * count else 0
-        found = _number_strings(data, bounds, slots, codes, firsts[:limit])
-        ends[block, 0] = max(found, 0)
-        for i in range(found):
+        distinct = _number_strings(data, bounds, slots, codes, firsts[:limit])
+        ends[block, 0] = max(distinct, 0)
+        for i in range(distinct):
             at = _write_string(data, bounds, firsts[i], out, at)
         ends[block, 1] = at
-        if found > 0:
-            at = put_indices(codes, count, found, out, at)
+        if distinct > 0:
+            at = put_indices(codes, count, distinct, out, at)
         else:
             for row in range(count):
                 at = _write_string(data, bounds, row, out, at)
@@ -139,7 +141,7 @@ def write_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64, o
 
 @kernel
 def read_strings(data: U8, offsets: I64, out: U8) -> bool:
-    """The inverse: fills offsets [rows + 1] and out; False unless `data` is exactly so many strings."""
+    """The inverse: fills offsets [rows + 1] and out [bytes]; False unless data [bytes] is exactly so many strings."""
     at = 0
     offsets[0] = 0
     for row in range(len(offsets) - 1):
@@ -159,9 +161,10 @@ def read_strings(data: U8, offsets: I64, out: U8) -> bool:
 
 @kernel
 def string_lengths(codes: U16, ends: I64, offsets: I64) -> bool:
-    """Fill offsets [rows + 1] of strings given by their codes; `ends` are the dictionary's offsets.
+    """Fill offsets [rows + 1] of strings given by their codes [rows]; False if a code is out of range.
 
-    Returns False if a code is out of range.
+    Args:
+        ends: [distinct + 1], the dictionary's offsets.
     """
     offsets[0] = 0
     for row in range(len(codes)):
@@ -174,7 +177,12 @@ def string_lengths(codes: U16, ends: I64, offsets: I64) -> bool:
 
 @kernel
 def look_up_strings(codes: U16, data: U8, ends: I64, offsets: I64, out: U8) -> None:
-    """Fill out with the strings that `codes` name; `offsets` are those of `string_lengths`."""
+    """Fill out [bytes] with the strings that codes [rows] name.
+
+    Args:
+        data, ends: [bytes] and [distinct + 1], the dictionary.
+        offsets: [rows + 1], as `string_lengths` fills them.
+    """
     for row in range(len(codes)):
         code = codes[row]
         copy_bytes(out, offsets[row], data, ends[code], ends[code + 1] - ends[code])

@@ -104,7 +104,7 @@ class BrevoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class _Facts(NamedTuple):
-    """Facts of rows, [rows] each."""
+    """Facts of rows: n, leaves, edges, depth, answer_length [rows]."""
 
     n: U16
     leaves: U16

@@ -65,7 +65,8 @@ class BioD(NamedTuple):
         width: letters of a word.
         free: words of a string that the permutation decides; `codes` = T^free.
         sides: [2], of the permutation's network.
-        words: eight bytes a word: its letters and a space.
+        words: [8·T + 64], eight bytes a word: its letters and a space.
+        data: [bytes], every piece, with room for a wide copy behind the last.
         heads: [4, K] pieces of `data`: "His ID 1 is " …, and in the last row "'s ID 1 is ".
     """
 
@@ -145,7 +146,7 @@ def write_biod(
 
     Args:
         key: [6], the last two the key of the strings; fresh: [rows], as for `write_biographies`.
-        data: that of `Tables`, for the names.
+        data: [bytes], that of `TextTables`, for the names.
         out: spans are [rows, 2 + 2K], in bytes; picks: out, [rows, K·C].
     """
     person, pronoun, _birth, pieces = people

@@ -37,8 +37,8 @@ class People(NamedTuple):
         person: [rows].
         pronoun: [rows], number of `PRONOUNS`.
         birth: [rows, 3], month, day, year of the pool, from 0.
-        pieces: [rows, 12], pieces of `Tables.data`: first and middle name (each with its space), last name, pronoun,
-            day, year, birth city, university, major, employer, work city; the last is left free.
+        pieces: [rows, 12], pieces of `TextTables.data`: first and middle name (each with its space), last name,
+            pronoun, day, year, birth city, university, major, employer, work city; the last is left free.
     """
 
     person: U32
@@ -48,14 +48,15 @@ class People(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What people's facts are drawn from, as pieces of `Tables.data`.
+    """What people's facts are drawn from, as pieces of `TextTables.data`.
 
     Attributes:
-        first, middle, last: names, the former two with a space behind each.
+        first, middle, last: [names], the former two with a space behind each.
         pronouns: [3].
-        days: "October 2, " (or "2 of October, "), at month · 28 + day.
+        days: [336], "October 2, " (or "2 of October, "), at month · 28 + day.
         years: [200].
-        values: birth cities, universities, majors, companies, and work cities (one for each company), end to end.
+        values: [values], birth cities, universities, majors, companies, and work cities (one for each company), end
+            to end.
         value_start: [6]: where each of these begins.
         names: [3]: the number of full names, and a and b of the network on it.
     """
@@ -75,7 +76,7 @@ class Templates(NamedTuple):
     """Sentences as pieces of `data`.
 
     Attributes:
-        data: every piece, with room for a wide copy behind the last.
+        data: [bytes], every piece, with room for a wide copy behind the last.
         before, after: [form, sentence]: what stands before and after the value, with a space at the end. Forms 0..2:
             the subject is a pronoun; 3..5: the full name of a person of that pronoun, which is not in the piece.
         start: [7]: attribute a has the sentences start[a]..start[a+1]-1.
@@ -91,7 +92,7 @@ class TextRows(NamedTuple):
     """Where texts are written, end to end.
 
     Attributes:
-        text: with room for the longest row behind the last.
+        text: [bytes], with room for the longest row behind the last.
         offsets: [rows + 1]: row r has the bytes offsets[r]..offsets[r+1]-1.
         spans: [rows, 14]: start, stop of each of `SPANS`, in bytes; of what is not in the text −1.
     """
@@ -134,15 +135,15 @@ def locate(
     first_half = people - people // _2
     halves = round_keys(of_people, _HALVES)
     keys = halves
-    known = _0 - _1
+    keys_order = _0 - _1  # whose keys they are: of none yet
     for r in range(indices.size):
         t = indices[r] // people
         at = indices[r] - t * people
         half = np.uint64(at >= first_half)
-        wanted = (t << _1) | half
-        if wanted != known:
-            keys = round_keys(key, _ORDER + wanted)
-            known = wanted
+        order = (t << _1) | half
+        if order != keys_order:
+            keys = round_keys(key, _ORDER + order)
+            keys_order = order
         if half == _0:
             rank = permute(at, first_half, sides[0, 0], sides[0, 1], keys)
         else:
@@ -177,9 +178,9 @@ def facts_of(of_people: U64, lists: Lists, pronouns: np.uint64, people: People) 
         p = np.uint64(person[r])
         name = permute(p, names[0], names[1], names[2], keys)
         rest = name // lasts
-        given = rest // middles
-        pieces[r, 0] = first[given]
-        pieces[r, 1] = middle[rest - given * middles]
+        first_name = rest // middles
+        pieces[r, 0] = first[first_name]
+        pieces[r, 1] = middle[rest - first_name * middles]
         pieces[r, 2] = last[name - rest * lasts]
         s = stream(of_people, p)
         s, x = word_for(s, product)
@@ -214,8 +215,8 @@ def write_columns(data: U8, pieces: U64, which: I64, out: U8, starts: I64, offse
     """String columns: row r of column c is the piece pieces[r, which[c]], without the space behind a name.
 
     Args:
-        data: that of `Tables`; pieces: [rows, 12]; which: [columns].
-        out: the columns' bytes; column c starts at starts[c], with room for a wide copy behind each.
+        data: [bytes], that of `TextTables`; pieces: [rows, 12]; which: [columns].
+        out: [bytes], the columns'; starts: [columns], where each begins, with room for a wide copy behind each.
         offsets: [columns, rows + 1].
     """
     cursor = starts.copy()
@@ -314,7 +315,7 @@ def write_questions(asked: U8, pieces: U64, questions: U64, data: U8, out: TextR
     """A question and its answer a row.
 
     Args:
-        asked: [rows]; pieces: [rows, 12]; questions: [6, 2], `Tables.asked`; data: that of `Tables`.
+        asked: [rows]; pieces: [rows, 12]; questions: [6, 2], `TextTables.asked`; data: [bytes], its own.
     """
     text, offsets, spans = out
     at: Any = np.int64(0)
@@ -348,7 +349,7 @@ def write_questions(asked: U8, pieces: U64, questions: U64, data: U8, out: TextR
 
 @kernel
 def to_characters(rows: TextRows) -> None:
-    """Byte spans become character spans (needed where a pool is not ASCII)."""
+    """Byte spans become character spans (needed where a pool is not ASCII); `rows` as in `TextRows`."""
     text, offsets, spans = rows
     for r in range(offsets.size - 1):
         for i in range(spans.shape[1]):

@@ -22,7 +22,7 @@ IN_ORDER = ((0, 1, 2, 3, 5, 4), (0, 1, 2, 3, 4, 5))
 
 
 @dataclass(frozen=True)
-class Tables:
+class TextTables:
     """Pieces are uint64: where a piece starts in `data`, and its length in the high half.
 
     Attributes:
@@ -44,7 +44,7 @@ class Tables:
     longest: int
 
 
-def make_tables(pools: Pools, sentences: Mapping[str, tuple[str, ...]], reverse_md: bool) -> Tables:
+def make_text_tables(pools: Pools, sentences: Mapping[str, tuple[str, ...]], reverse_md: bool) -> TextTables:
     """Lay out pools and templates for the kernels."""
     data = bytearray()
     known: dict[bytes, int] = {}
@@ -84,7 +84,7 @@ def make_tables(pools: Pools, sentences: Mapping[str, tuple[str, ...]], reverse_
     raw = bytes(data)
     flat_data = np.frombuffer(raw + bytes(2 * WIDTH), np.uint8)
     start = np.cumsum([0, *(len(sentences[name]) for name in ATTRIBUTES)]).astype(np.int64)
-    return Tables(
+    return TextTables(
         data=flat_data,
         lists=looked_up,
         templates=Templates(flat_data, before, after, start),

@@ -53,7 +53,7 @@ from .kernels import (
 )
 from .params import CapoParams
 from .people import FIRST_YEAR, half_of, load_pools, people_key
-from .tables import WIDTH, Tables, make_tables, sentence_orders
+from .tables import WIDTH, TextTables, make_text_tables, sentence_orders
 from .tokenizer_texts import texts
 
 #: Columns of strings, and which piece of a person (see `facts_of`) each holds.
@@ -64,9 +64,9 @@ _STRINGS = {
 
 
 @cache
-def tables_of(reverse_md: bool) -> Tables:
+def text_tables(reverse_md: bool) -> TextTables:
     """The tables of the shipped pools and templates."""
-    return make_tables(load_pools(), templates(), reverse_md)
+    return make_text_tables(load_pools(), templates(), reverse_md)
 
 
 class CapoTask(Task):
@@ -129,7 +129,7 @@ class CapoTask(Task):
         return np.array([sides(half), sides(self.num_chosen - half), sides(self.params.num_people)], np.uint64)
 
     def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
-        p, rows, of_people, tables = self.params, len(indices), key[2:4], tables_of(self.params.reverse_md)
+        p, rows, of_people, tables = self.params, len(indices), key[2:4], text_tables(self.params.reverse_md)
         person, passes = buffers.take("person", rows, np.uint32)[:rows], buffers.take("passes", rows, np.uint64)[:rows]
         first, stop = self._ranks
         locate(
@@ -156,7 +156,7 @@ class CapoTask(Task):
         }
         return RaggedBatch({name: columns[name] for name in self._columns})
 
-    def _strings(self, tables: Tables, pieces: np.ndarray, buffers: Buffers) -> dict[str, Column]:
+    def _strings(self, tables: TextTables, pieces: np.ndarray, buffers: Buffers) -> dict[str, Column]:
         rows = len(pieces)
         wanted = {name: piece for name, piece in _STRINGS.items() if name in self._columns}
         room = (rows + 1) * WIDTH
@@ -172,7 +172,7 @@ class CapoTask(Task):
 
     def _write(self, key: U64, people: People, passes: U64, buffers: Buffers) -> tuple[TextRows, dict[str, Column]]:
         """Texts, with spans in characters, and the columns that only this form has."""
-        p, rows, tables = self.params, len(people.person), tables_of(self.params.reverse_md)
+        p, rows, tables = self.params, len(people.person), text_tables(self.params.reverse_md)
         offsets = buffers.take("text offsets", rows + 1, np.int64)[: rows + 1]
         fresh = (passes % np.uint64(p.fresh or p.exposures)).astype(np.uint16)
         extra: dict[str, Column] = {}

@@ -94,7 +94,7 @@ def _most(grammar: Grammar, level: int) -> int:
     return most[grammar.root]
 
 
-class Tables(NamedTuple):
+class ExpansionTables(NamedTuple):
     """The law of one grammar as a kernel takes it.
 
     The symbols that stages start from are numbered from the root's 0 upward; the last stage yields terminals.
@@ -105,7 +105,7 @@ class Tables(NamedTuple):
         radix, first: [symbols], the radix, and where the symbol's numbers begin in `row`.
         row: [numbers], the first row of the expansion that a number means.
         inner, inner_size: [rows, 16], [rows]: expansions to symbols; how many are left from a row on.
-        outer, outer_size: the same for the last stage.
+        outer, outer_size: [rows, 16], [rows]: the same for the last stage.
         widest: the most symbols in a row before the last stage.
     """
 
@@ -121,7 +121,7 @@ class Tables(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def tables(grammar: Grammar, dtype: str) -> Tables:
+def expansion_tables(grammar: Grammar, dtype: str) -> ExpansionTables:
     """The tables of a grammar, terminals in `dtype` ("uint16" or "uint32")."""
     plan = stages(grammar)
     sources = [symbol for above, _ in plan for symbol in grammar.levels[above]]
@@ -138,7 +138,7 @@ def tables(grammar: Grammar, dtype: str) -> Tables:
             radix.append(len(row) - first[-1])
         most = max(radix[-len(grammar.levels[above]) :])
         groups.append(next(g for g in range(8, 0, -1) if g == 1 or most**g <= _GROUP_PRODUCT))
-    return Tables(
+    return ExpansionTables(
         groups=np.array(groups, np.int64),
         radix=np.array(radix, np.uint64),
         first=np.array(first, np.uint64),

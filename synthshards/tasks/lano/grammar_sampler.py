@@ -11,7 +11,7 @@ The law, exact enough to be written again (conventions as in docs/randomness.md;
 1. The key is that of the sha256 of ``synthshards grammar``, a zero byte, and the canonical JSON of the object
    {"depth", "distinct_rules", "distinct_symbols", "grammar_seed", "max_degree", "max_rule_length", "min_degree",
    "min_rule_length", "symbols": [one number a level below the root], "task": "lano", "task_version"}; the words are
-   those of sample 0. Neither the dataset's seed nor its split nor its framing takes part.
+   those of row 0. Neither the dataset's seed nor its split nor its framing takes part.
 2. Level by level from the root, and symbol by symbol: a number below max_degree − min_degree + 1, plus min_degree, is
    the symbol's number of rules. For each rule: a number below max_rule_length − min_rule_length + 1, plus
    min_rule_length, is its length; then for each of its symbols a number below the number of candidates: the symbols of
@@ -182,7 +182,7 @@ def draw_grammar(
 
 
 def _words(digest: bytes) -> Iterator[int]:
-    """The words of sample 0, one after another."""
+    """The words of row 0, one after another."""
     key, have = key_of(digest), 0
     count = 1024
     while True:

@@ -39,7 +39,7 @@ class LevelRules(NamedTuple):
         symbols: their number.
         rule_at: [symbols + 1]: symbol X has the rules rule_at[X]..rule_at[X+1]-1.
         body_at: [rules + 1]: rule r has the symbols body_at[r]..body_at[r+1]-1 of `body`.
-        body: symbols of the level below.
+        body: [symbols of all rules], numbers of symbols of the level below.
     """
 
     symbols: int
@@ -118,6 +118,11 @@ def _spans_above(n: int, starts: int, below: Spans, rules: LevelRules, weighted:
 
     A rule is matched with three sets of positions, kept as lists and as dense values: 0 and 1 hold by turns where its
     first k symbols can end, and 2 where the symbol itself can. A value of −inf stands for none.
+
+    Args:
+        n: terminals of the sentence.
+        below, rules: shapes and dtypes as in `Spans` and `LevelRules`.
+        weighted, prime: as in `Chart`.
     """
     run_at, run_symbol, run_span, span_end, span_value = below
     symbols, rule_at, body_at, body = rules
@@ -135,7 +140,7 @@ def _spans_above(n: int, starts: int, below: Spans, rules: LevelRules, weighted:
         if i >= starts or run_at[i] == run_at[i + 1]:
             continue
         for symbol in range(symbols):
-            found: Any = 0
+            end_count: Any = 0
             weight = 0.0 if prime == 0 else 1.0
             if weighted:
                 weight = -math.log(rule_at[symbol + 1] - rule_at[symbol])
@@ -147,41 +152,41 @@ def _spans_above(n: int, starts: int, below: Spans, rules: LevelRules, weighted:
                 for k in range(body_at[rule], body_at[rule + 1]):
                     last = k == body_at[rule + 1] - 1
                     then = 2 if last else 1 - now
-                    made = found if last else 0
-                    wanted = body[k]
+                    next_count = end_count if last else 0
+                    child = body[k]
                     for c in range(count):
                         p = place[now, c]
                         v = value[now, p]
                         value[now, p] = _NONE
                         for run in range(run_at[p], run_at[p + 1]):
-                            if run_symbol[run] == wanted:
+                            if run_symbol[run] == child:
                                 for span in range(run_span[run], run_span[run + 1]):
                                     q = span_end[span]
                                     new = _times(v, span_value[span], prime)
                                     old = value[then, q]
                                     if old == _NONE:
-                                        place[then, made] = q
-                                        made += 1
+                                        place[then, next_count] = q
+                                        next_count += 1
                                         value[then, q] = new
                                     else:
                                         value[then, q] = _plus(old, new, prime)
                     if last:
-                        found = made
+                        end_count = next_count
                     now = then
-                    count = made
-                    if made == 0:
+                    count = next_count
+                    if next_count == 0:
                         break
-            if found > 0:
+            if end_count > 0:
                 if runs + 2 > out_symbol.size:
                     out_symbol = np.append(out_symbol, np.empty(out_symbol.size, np.int64))
                     out_run_span = np.append(out_run_span, np.empty(out_run_span.size, np.int64))
-                if spans + found > out_end.size:
-                    out_end = np.append(out_end, np.empty(out_end.size + found, np.int64))
-                    out_value = np.append(out_value, np.empty(out_value.size + found, np.float64))
+                if spans + end_count > out_end.size:
+                    out_end = np.append(out_end, np.empty(out_end.size + end_count, np.int64))
+                    out_value = np.append(out_value, np.empty(out_value.size + end_count, np.float64))
                 out_symbol[runs] = symbol
                 out_run_span[runs] = spans
                 runs += 1
-                for c in range(found):
+                for c in range(end_count):
                     q = place[2, c]
                     out_end[spans] = q
                     out_value[spans] = value[2, q]
@@ -194,7 +199,12 @@ def _spans_above(n: int, starts: int, below: Spans, rules: LevelRules, weighted:
 
 @kernel
 def _starts_below(above: F64, spans: Spans, rules: LevelRules, symbols_below: int) -> F64:
-    """Start values of the level below, [n + 1, symbols_below], from those of a level and the spans below."""
+    """Start values of the level below, [n + 1, symbols_below], from those of a level and the spans below.
+
+    Args:
+        above: [n + 1, symbols], start values of the level; −inf for none.
+        spans, rules: shapes and dtypes as in `Spans` and `LevelRules`.
+    """
     run_at, run_symbol, run_span, span_end, span_value = spans
     _symbols, rule_at, body_at, body = rules
     n = above.shape[0] - 1
@@ -214,31 +224,31 @@ def _starts_below(above: F64, spans: Spans, rules: LevelRules, symbols_below: in
                 for k in range(body_at[rule], body_at[rule + 1]):
                     last = k == body_at[rule + 1] - 1
                     then = 1 - now
-                    made: Any = 0
-                    wanted = body[k]
+                    next_count: Any = 0
+                    child = body[k]
                     for c in range(count):
                         p = place[now, c]
                         v = value[now, p]
                         value[now, p] = _NONE
-                        old = below[p, wanted]
-                        below[p, wanted] = v if old == _NONE else _log_add(old, v)
+                        old = below[p, child]
+                        below[p, child] = v if old == _NONE else _log_add(old, v)
                         if last:
                             continue
                         for run in range(run_at[p], run_at[p + 1]):
-                            if run_symbol[run] == wanted:
+                            if run_symbol[run] == child:
                                 for span in range(run_span[run], run_span[run + 1]):
                                     q = span_end[span]
                                     new = v + span_value[span]
                                     old = value[then, q]
                                     if old == _NONE:
-                                        place[then, made] = q
-                                        made += 1
+                                        place[then, next_count] = q
+                                        next_count += 1
                                         value[then, q] = new
                                     else:
                                         value[then, q] = _log_add(old, new)
                     now = then
-                    count = made
-                    if made == 0:
+                    count = next_count
+                    if next_count == 0:
                         break
     return below
 

@@ -36,7 +36,7 @@ from ...kernels.rng import State, mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
 from ..task import BrokenLaw, Preset, Task, TokenRows, check_mask, integers, token_rows
-from .expansion import WIDE, Tables, tables
+from .expansion import WIDE, ExpansionTables, expansion_tables
 from .grammar import SHIPPED, Grammar, canonical_source, load_grammar
 from .grammar_sampler import LANO_VERSION, check_shape, draw_grammar
 
@@ -165,8 +165,8 @@ def _put(out: Ids, at: np.uint64, rows: Ids, row: np.uint64) -> None:
 
 @helper
 def _expand(
-    s: State, symbols: U16, i: np.uint64, end: np.uint64, group: np.uint64, out: Ids, to: np.uint64, tables: Tables,
-    spelled: tuple[Ids, U32],
+    s: State, symbols: U16, i: np.uint64, end: np.uint64, group: np.uint64, out: Ids, to: np.uint64,
+    tables: ExpansionTables, spelled: tuple[Ids, U32],
 ) -> tuple[State, np.uint64]:  # fmt: skip
     """One stage: write the expansions of symbols[i:end] to out[to:]; (new state, where they end).
 
@@ -204,7 +204,7 @@ def _fill(
     start: int,
     out: TokenRows,
     length_out: Ids,
-    tables: Tables,
+    tables: ExpansionTables,
     room: int,
     framed: bool,
     bos: int,
@@ -292,7 +292,7 @@ class LanoTask(Task):
         }
 
     def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
-        expansions = tables(self.grammar, self._id_dtype)
+        expansions = expansion_tables(self.grammar, self._id_dtype)
         _, longest, mean = self.grammar.lengths
         rows = len(indices)
         kinds = self.columns

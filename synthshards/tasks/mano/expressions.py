@@ -35,7 +35,7 @@ class Shapes(NamedTuple):
     """Tables of the shapes of up to 7 operations.
 
     Attributes:
-        entries: entry _FIRST_SHAPE[m] + r names the shape of number r below m!.
+        entries: [shapes], entry _FIRST_SHAPE[m] + r names the shape of number r below m!.
         operators: [shapes · 8]: row s holds for each operator of shape s, from the left, its place among the tokens
             and, above bit 16, that of its right side.
         leaves: [shapes · 8]: row s holds the place of each value. Rows are filled up with the place behind the last
@@ -47,7 +47,7 @@ class Shapes(NamedTuple):
     leaves: U32
 
 
-class Tables(NamedTuple):
+class ExpressionTables(NamedTuple):
     """What the parameters say to the kernels.
 
     With R = floor(2^64 / p) + 1 a number x < 2^32 leaves the remainder ((x·R mod 2^64)·p) // 2^64 mod p.
@@ -122,7 +122,7 @@ def line_up(rows: int, L: np.uint64, lengths: U64, pending: U64, row_of: U64, ac
 @helper
 def write(
     s: State, k: np.uint64, length: np.uint64, start: np.uint64, ids: Ids, lanes: tuple[U8, U32, U32],
-    scratch: tuple[U64, U64], tables: Tables, shapes: Shapes,
+    scratch: tuple[U64, U64], tables: ExpressionTables, shapes: Shapes,
 ) -> State:  # fmt: skip
     """Draw an expression and write its tokens to ids[start:]; the new state.
 
@@ -198,7 +198,7 @@ def write(
 
 
 @helper
-def work_out(active: I64, lanes: tuple[U8, U32, U32], broken: U8, tables: Tables) -> None:
+def work_out(active: I64, lanes: tuple[U8, U32, U32], broken: U8, tables: ExpressionTables) -> None:
     """Work out all lanes' operations from the right: both sides of each stand when its turn comes.
 
     Args:

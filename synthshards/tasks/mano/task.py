@@ -47,7 +47,7 @@ from ...kernels.rng import mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
 from ..task import BrokenLaw, Preset, Task, check_mask, integers
-from .expressions import LANES, VALUE_BASE, Shapes, Tables, line_up, shapes, work_out, write
+from .expressions import LANES, VALUE_BASE, ExpressionTables, Shapes, line_up, shapes, work_out, write
 from .shares import first_below
 
 #: The token ids of the paper; `<len_l>` is 10·l and `<ans_l>` 10·l + 4, values start at VALUE_BASE. A synonym of bos is
@@ -99,7 +99,7 @@ class ManoParams(TaskParams, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 @cache
-def _tables(params: ManoParams) -> Tables:
+def _tables(params: ManoParams) -> ExpressionTables:
     p, synonyms = params.value_mod, 1 + params.knowledge_augment
     reciprocal = 2**64 // p + 1
     rules, stuck, op_ids = [], [], []
@@ -113,7 +113,7 @@ def _tables(params: ManoParams) -> Tables:
                 rules += [f * reciprocal % 2**64, g * reciprocal % 2**64]
                 stuck.append(letter == "d" and not unit)
     group = max(g for g in range(1, 53) if p**g <= 2**52)
-    return Tables(
+    return ExpressionTables(
         rules=np.array(rules, np.uint64),
         stuck=np.array(stuck, np.uint8),
         op_ids=np.array(op_ids, np.uint8),
@@ -131,7 +131,14 @@ def _tables(params: ManoParams) -> Tables:
 
 @kernel
 def _fill(
-    key: U64, indices: U64, ids: Ids, offsets: I64, length_out: U16, answer_out: U16, tables: Tables, shapes: Shapes
+    key: U64,
+    indices: U64,
+    ids: Ids,
+    offsets: I64,
+    length_out: U16,
+    answer_out: U16,
+    tables: ExpressionTables,
+    shapes: Shapes,
 ) -> None:
     """Write all rows, `LANES` of them side by side.
 
@@ -140,7 +147,7 @@ def _fill(
 
     Args:
         key: [2 or more]; indices, length_out, answer_out: [rows].
-        ids: room for rows of the greatest length; offsets: [rows + 1].
+        ids: [room], enough for rows of the greatest length; offsets: [rows + 1].
     """
     L, bos, augment, qa = tables.L, tables.bos, tables.augment, tables.qa
     header = L * _8 if augment else L

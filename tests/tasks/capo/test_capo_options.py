@@ -18,8 +18,8 @@ from synthshards.tasks.capo import task as capo_module
 from synthshards.tasks.capo.biod import make_biod, spell, string_key
 from synthshards.tasks.capo.biography import QUESTIONS, SPANS, templates
 from synthshards.tasks.capo.people import FIRST_YEAR, load_pools
-from synthshards.tasks.capo.tables import make_tables
-from synthshards.tasks.capo.task import CapoTask, tables_of
+from synthshards.tasks.capo.tables import make_text_tables
+from synthshards.tasks.capo.task import CapoTask, text_tables
 
 # Biographies -------------------------------------------------------------------------------------------------------
 
@@ -234,12 +234,12 @@ def test_spans_count_characters_in_any_alphabet(monkeypatch: pytest.MonkeyPatch)
         birth_cities=tuple(f"São Paulo {i}, BR" for i in range(200)),
         majors=tuple(f"数学 {i}" for i in range(100)),
     )
-    foreign_tables = {reverse: make_tables(foreign, templates(), reverse) for reverse in (False, True)}
-    assert tables_of(False).ascii
+    foreign_tables = {reverse: make_text_tables(foreign, templates(), reverse) for reverse in (False, True)}
+    assert text_tables(False).ascii
     assert not foreign_tables[False].ascii
     monkeypatch.setattr(people, "load_pools", lambda: foreign)
     monkeypatch.setattr(capo_module, "load_pools", lambda: foreign)
-    monkeypatch.setattr(capo_module, "tables_of", foreign_tables.__getitem__)
+    monkeypatch.setattr(capo_module, "text_tables", foreign_tables.__getitem__)
     monkeypatch.setattr("synthshards.tasks.capo.checker.load_pools", lambda: foreign)
     for params in ({}, {"form": "qa"}, {"form": "biod"}):
         task = CapoTask({"num_people": 50, "exposures": 2, **params})

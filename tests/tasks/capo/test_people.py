@@ -18,7 +18,7 @@ from synthshards.kernels.jit import kernel
 from synthshards.tasks.capo import capacity, people
 from synthshards.tasks.capo.kernels import People, facts_of
 from synthshards.tasks.capo.people import Pools, load_pools, people_key, person
-from synthshards.tasks.capo.task import tables_of
+from synthshards.tasks.capo.task import text_tables
 
 POOLS = load_pools()
 ALPHA = 1e-6
@@ -170,7 +170,7 @@ def test_people_who_do_not_exist(p: int) -> None:
 
 def facts(seed: int, num_people: int, they: bool = False) -> dict[str, np.ndarray]:
     """Everybody, as numbers: pieces are replaced by where they lie, which no two values share."""
-    tables, out = tables_of(False), {}
+    tables, out = text_tables(False), {}
     key = people_key(1, seed, num_people, they, POOLS)
     everybody = People(
         np.arange(num_people, dtype=np.uint32), np.empty(num_people, np.uint8),
@@ -238,7 +238,7 @@ def test_uniformity_can_fail() -> None:
 
 
 def test_the_kernel_knows_the_same_people() -> None:
-    tables = tables_of(False)
+    tables = text_tables(False)
     for they in (False, True):
         them = facts(11, 700, they)
         for p in (0, 1, 350, 699):

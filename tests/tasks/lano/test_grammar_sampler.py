@@ -66,7 +66,7 @@ def test_drawn_grammars_obey_every_constraint(shape: dict[str, Any], seed: int) 
 
 
 def by_the_docstring(seed: int, shape: dict[str, Any]) -> str:
-    """grammar_draw.py's docstring followed in plain Python."""
+    """grammar_sampler.py's docstring followed in plain Python."""
     (low, high), (short, long) = shape["degrees"], shape["rule_lengths"]
     identity = {
         "depth": len(shape["symbols"]), "distinct_rules": shape["distinct_rules"],

@@ -11,7 +11,7 @@ from helpers import plain, python
 from reference_lano import by_the_prose, expansion, planned
 
 from synthshards.ragged import RaggedBatch
-from synthshards.tasks.lano.expansion import MAX_NUMBERS, WIDE, stages, tables
+from synthshards.tasks.lano.expansion import MAX_NUMBERS, WIDE, expansion_tables, stages
 from synthshards.tasks.lano.grammar import load_grammar
 
 CASES = golden_rows.cases("lano")
@@ -33,7 +33,7 @@ def test_the_sample_of_the_docstring() -> None:
     grammar = load_grammar("S -> A A | A B\nB -> 1 2\nA -> 2 2 1 | 1")
     shown = ["2 2 1 2 2 1", "2 2 1 1", "1 2 2 1", "1 1", "2 2 1 1 2", "2 2 1 1 2", "1 1 2", "1 1 2"]
     assert [" ".join(map(str, expansion(grammar, grammar.root, 2, s))) for s in range(8)] == shown
-    made = tables(grammar, "uint16")
+    made = expansion_tables(grammar, "uint16")
     assert made.radix.tolist() == [8]
     spelled = [made.outer[r, : made.outer_size[r]].tolist() for r in made.row]
     assert [" ".join(map(str, body)) for body in spelled] == shown

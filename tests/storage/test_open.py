@@ -1,0 +1,113 @@
+"""Where a folder is: paths and URLs, right and wrong, and what opening them loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from helpers import fails, python
+
+from synthshards.errors import UsageError
+from synthshards.storage.open import open_folder, split_url
+
+MANIFEST = "manifest.json"
+
+
+def test_local_paths_stay_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    relative = open_folder("data/x/")
+    assert (relative.url, relative.where("f"), relative.path) == ("data/x", "data/x/f", Path("data/x"))
+    assert open_folder(".").where(MANIFEST) == MANIFEST
+    assert open_folder("/").url == "/"
+    home = open_folder("~/x")
+    assert (home.url, home.path) == ("~/x", tmp_path / "home" / "x")
+    assert open_folder(Path("a%20b")).path == Path("a%20b")
+    decoded = open_folder("file:///tmp/a%20b/")
+    assert (decoded.url, decoded.path, decoded.is_local) == ("file:///tmp/a%20b", Path("/tmp/a b"), True)
+    (tmp_path / "data").write_bytes(b"")
+    fails(relative.make, "cannot create the folder data/x: data is a file")
+
+
+def test_urls_keep_their_query() -> None:
+    folder = open_folder("s3://bucket/some/prefix/?region=eu-west-1&scheme=http")
+    assert folder.url == "s3://bucket/some/prefix?region=eu-west-1&scheme=http"
+    assert folder.where("train-00000.parquet") == "s3://bucket/some/prefix/train-00000.parquet"
+    assert (folder.path, folder.is_local) == (None, False)
+    assert open_folder("S3://bucket").where("x") == "S3://bucket/x"
+
+
+@pytest.mark.parametrize(
+    ("location", "url", "name"),
+    [
+        ("data/x/manifest.json", "data/x", MANIFEST),
+        ("manifest.json", ".", MANIFEST),
+        ("/manifest.json", "/", MANIFEST),
+        ("a%20b/c%20d", "a%20b", "c%20d"),
+        ("why?x=1/f", "why?x=1", "f"),
+        (Path("data/x/manifest.json"), "data/x", MANIFEST),
+        ("file:///a%20b/c%20d", "file:///a%20b", "c d"),
+        ("file:///manifest.json", "file:///", MANIFEST),
+        ("s3://bucket/manifest.json", "s3://bucket", MANIFEST),
+        ("s3://bucket/p/c%20d?region=x", "s3://bucket/p?region=x", "c%20d"),
+        ("s3://bucket/p/m?endpoint_override=http://h:1", "s3://bucket/p?endpoint_override=http://h:1", "m"),
+        ("memory://x/manifest.json", "memory://x", MANIFEST),
+    ],
+)
+def test_split_url(location: str | Path, url: str, name: str) -> None:
+    folder, found = split_url(location)
+    assert (folder.url.rstrip("/"), found) == (url.rstrip("/"), name)
+
+
+@pytest.mark.parametrize("location", ["", "data/", "..", ".", "s3://bucket", "s3://bucket/p/", "s3://bucket/?region=x"])
+def test_split_url_needs_a_name(location: str) -> None:
+    with pytest.raises(UsageError, match="names no file"):
+        split_url(location)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "names no folder"),
+        ("nul\0", "names no folder"),
+        ("~no-such-user-at-all/x", "cannot expand"),
+        ("s4://bucket/x", "unknown scheme 's4' .*a local path, file://, s3://, gs://"),
+        ("gsx://bucket/x", "unknown scheme 'gsx' .*did you mean 'gs'"),
+        ("file://host/x", "file:///absolute/path"),
+        ("s3://", "must be s3://bucket/prefix"),
+        ("s3:///x", "must be s3://bucket/prefix"),
+        ("s3://bucket/a//b", "must be s3://bucket/prefix"),
+        ("s3://bucket/a/../b", "must be s3://bucket/prefix"),
+        ("s3://bucket/x?regoin=x", "unknown option 'regoin' .*region, scheme.*did you mean 'region'"),
+        ("s3://bucket/x?anonymous=yes", "must be true or false"),
+        ("gs://bucket/x?colour=red", "cannot use gs://bucket.*colour"),
+        ("abfss://nothing", "cannot use abfss://nothing.*account name"),
+    ],
+)
+def test_wrong_locations(location: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        open_folder(location)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_secret_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError, match="AWS_ACCESS_KEY_ID") as caught:
+        open_folder("s3://AKIAEXAMPLE:hunter2@bucket/x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_local_work_loads_no_file_system_library() -> None:
+    done = python(
+        "-c",
+        dedent("""
+        import sys
+        from synthshards.storage.open import open_folder
+        open_folder("data").list()
+        print([name for name in ("pyarrow.fs", "fsspec", "botocore") if name in sys.modules])
+        """),
+    )
+    assert done.stdout == "[]\n", done.stderr
+    assert not re.search("Warning", done.stderr)
