@@ -9,7 +9,7 @@ docs/loading.md shows how to keep the stream's state in the Trainer's checkpoint
 
 import sys
 
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
 from synthshards import make_task, open_dataset
 from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
@@ -44,6 +44,7 @@ ranks = {"rank": arguments.process_index, "world_size": arguments.world_size}
 stream = open_dataset("lano", **lano).batches(32 * arguments.world_size, packing="paper", seq_len=32, **ranks)
 small = {"vocab_size": 8, "n_positions": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.1}
 no_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+set_seed(0)  # the first weights
 model = GPT2LMHeadModel(GPT2Config(**small, **no_dropout, bos_token_id=0, eos_token_id=0))
 StreamTrainer(model, arguments, train_dataset=stream).train()
 
