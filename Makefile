@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs site bench bench-peers \
+.PHONY: demo test test-slow dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs site bench bench-peers \
 	bench-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
@@ -29,6 +29,9 @@ dev: $(VENV)/.dev links
 # Two files of tests at a time: the machine that they are made for has two cores.
 test: dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What CI runs beside the suite.
+test-slow: site
 
 lint: dev types forms
 	$(BIN)/ruff check .
