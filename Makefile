@@ -94,8 +94,9 @@ LOWEST := .venv-lowest
 $(LOWEST)/.ready: pyproject.toml
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-		print(*project["dependencies"], *project["optional-dependencies"]["remote"], sep="\n")' \
-		| sed 's/>=/==/' > $(LOWEST)/constraints.txt
+		extras = project["optional-dependencies"]; boto3 = [d for d in extras["core-test"] if d.startswith("boto3")]; \
+		print(*project["dependencies"], *extras["remote"], *boto3, sep="\n")' \
+		| sed 's/>=/==/' > $(LOWEST)/constraints.txt  # boto3, or pip looks for one that fits its library for minutes
 	$(LOWEST)/bin/pip install -q --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[remote,core-test]'
 	@touch $(LOWEST)/.ready
 
