@@ -94,6 +94,7 @@ print([name for name in sys.modules if "bench" in name])
 def test_json_holds_every_section_and_nothing_is_left_behind(
     ran: tuple[subprocess.CompletedProcess[str], Path], document: dict[str, Any]
 ) -> None:
+    pytest.importorskip("torch")  # for the section on loaders
     ended, folder = ran
     assert (ended.returncode, ended.stderr) == (0, "")
     assert list(folder.iterdir()) == []
@@ -191,6 +192,7 @@ End.
 
 @pytest.mark.slow
 def test_tables_go_between_the_markers_and_nowhere_else(document: dict[str, Any], tmp_path: Path, cli: Any) -> None:
+    pytest.importorskip("torch")  # for the section on loaders
     page, stored = tmp_path / "page.md", tmp_path / "bench.json"
     page.write_text(PAGE)
     stored.write_text(json.dumps(document))
