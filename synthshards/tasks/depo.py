@@ -22,14 +22,14 @@ import numpy as np
 from msgspec import Meta
 
 from ..errors import UsageError
-from ..kernels.arrays import U16, U64
+from ..kernels.arrays import I64, U16, U64, Bool, Ids
 from ..kernels.buffers import Buffers
 from ..kernels.jit import kernel
 from ..kernels.rng import mulhi, stream, word_for
 from ..params import TaskParams
 from ..ragged import Column, RaggedBatch, offsets_of
 from .node_counts import SizeLaw, draw_size, size_law
-from .node_names import WordLaw, check_words, draw_words, put_rest, put_word, word_law
+from .node_names import WordLaw, WordTables, check_words, draw_words, put_rest, put_word, word_law
 from .task import BrokenLaw, Preset, Task, TokenRows, check_mask, integers, token_rows
 
 Word: TypeAlias = tuple[int, ...]
@@ -104,7 +104,6 @@ class _Facts(NamedTuple):
 class _Law(NamedTuple):
     """What the parameters say to the kernel; hops [hops] are `DepoParams.hops`."""
 
-    hops: U16
     N: int
     M: int
     max_tlen: int
@@ -118,7 +117,8 @@ class _Law(NamedTuple):
 
 @kernel
 def _fill(
-    key: U64, indices: U64, first: int, out: TokenRows, facts: _Facts, sizes: SizeLaw, words: WordLaw, law: _Law
+    key: U64, indices: U64, first: int, ids: Ids, mask: Bool, offsets: I64, n_out: U16, queries_out: U16, ks_out: U16,
+    hops: U16, sizes: SizeLaw, words: WordLaw, tables: WordTables, law: _Law,
 ) -> int:
     """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
 
@@ -127,17 +127,15 @@ def _fill(
     Args:
         key: [2 or more]; indices: [rows].
     """
-    hops, N, M, max_tlen, qa, separator, bos, sep, query_base, ans = law
-    ids, mask, offsets = out
-    n_out, queries_out, ks_out = facts
-    width = words.spelling.shape[1]
+    N, M, max_tlen, qa, separator, bos, sep, query_base, ans = law
+    slot_word, spelling, lengths = tables
+    width = spelling.shape[1]
     node_row = np.empty(N + 1, np.uint32)
     order = np.empty(N, np.uint32)
-    spelling, lengths = words.spelling, words.lengths
-    if words.slot_word.size == 0:
+    if slot_word.size == 0:
         spelling, lengths = np.zeros((N, width), ids.dtype), np.empty(N, np.uint8)
     cells = np.int64(words.hash_mask) + 1
-    seen = np.empty(1 if words.slot_word.size else cells, np.uint64)
+    seen = np.empty(1 if slot_word.size else cells, np.uint64)
     stamps = np.zeros(cells, np.uint32)
     extra = 1 if separator else 0
     choices = np.uint64(hops.size)
@@ -153,7 +151,7 @@ def _fill(
         queries = min(n, M)
         if at + 1 + n * (extra + 2 * max_tlen) + queries * 2 * (1 + max_tlen) + width > ids.size:
             return r
-        s = draw_words(s, n, words, node_row, spelling, lengths, stamps, seen, np.uint32(r - first + 1))
+        s = draw_words(s, n, words, slot_word, node_row, spelling, lengths, stamps, seen, np.uint32(r - first + 1))
         node_row[n] = node_row[0]  # the cycle closes
 
         start = at
@@ -257,17 +255,18 @@ class DepoTask(Task):
 
     def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
         p = self.params
-        words = word_law(p.N, p.mini_vocab, p.min_tlen, p.max_tlen, self._id_dtype)
+        words, tables = word_law(p.N, p.mini_vocab, p.min_tlen, p.max_tlen, self._id_dtype)
         law = _Law(
-            np.array(p.hops(), np.uint16), p.N, p.M, p.max_tlen, p.qa, p.separator,
+            p.N, p.M, p.max_tlen, p.qa, p.separator,
             p.bos_token_id, p.separator_token_id, p.query_token_base, p.answer_token_id,
         )  # fmt: skip
+        hops = np.array(p.hops(), np.uint16)
         rows, most = len(indices), min(p.N, p.M)
         facts = _Facts(*(np.empty(size, np.uint16) for size in (rows, rows, rows * most)))
-        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + most * 2 * (1 + p.max_tlen) + words.spelling.shape[1]
+        longest = 1 + p.N * (p.separator + 2 * p.max_tlen) + most * 2 * (1 + p.max_tlen) + tables.spelling.shape[1]
 
         def fill(first: int, out: TokenRows) -> int:
-            return _fill(key, indices, first, out, facts, size_law(p.N), words, law)
+            return _fill(key, indices, first, *out, *facts, hops, size_law(p.N), words, tables, law)
 
         ids, mask, offsets = token_rows(fill, self._id_dtype, rows, self._mean_length(), longest, buffers)
         ends = offsets_of(facts.queries)

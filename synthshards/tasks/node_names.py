@@ -54,17 +54,13 @@ def check_words(where: str, N: int, V: int, shortest: int, longest: int) -> None
 
 
 class WordLaw(NamedTuple):
-    """What kernels need to draw words.
+    """The numbers that kernels need to draw words.
 
     Attributes:
         slots: S.
         group: slots drawn from one 64-bit word, and `product` = S^group.
         power: V^max_tlen; `V`, `shortest`, `longest` as in the law.
         hash_factor, hash_shift, hash_mask: map a word to one of hash_mask + 1 cells, in which repeats are found.
-        slot_word: [S], slot → row of `spelling`; empty without a table.
-        spelling: [words, width], left-aligned, zero-padded; [0, width] without a table. The width is max_tlen rounded
-            up to a multiple of 8, so that words can be copied eight tokens at a time.
-        lengths: [words].
     """
 
     slots: np.uint64
@@ -77,14 +73,26 @@ class WordLaw(NamedTuple):
     hash_factor: np.uint64
     hash_shift: np.uint64
     hash_mask: np.uint64
+
+
+class WordTables(NamedTuple):
+    """The words spelled out, where S is small. (A tuple of numbers and arrays together costs Depo 4%, measured.)
+
+    Attributes:
+        slot_word: [S], slot → row of `spelling`; empty without a table.
+        spelling: [words, width], left-aligned, zero-padded; [0, width] without a table. The width is max_tlen rounded
+            up to a multiple of 8, so that words can be copied eight tokens at a time.
+        lengths: [words].
+    """
+
     slot_word: U32
     spelling: Ids
     lengths: U8
 
 
 @cache
-def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> WordLaw:
-    """The tables for words of these parameters, token ids of `dtype` ("uint16" or "uint32")."""
+def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> tuple[WordLaw, WordTables]:
+    """The law for words of these parameters, and its tables, token ids of `dtype` ("uint16" or "uint32")."""
     slots = (longest - shortest + 1) * V**longest
     group = 1
     while group < 4 and slots ** (group + 1) <= _GROUP_PRODUCT:
@@ -101,7 +109,7 @@ def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> WordLaw
     else:
         hash_bits = (4 * N).bit_length()
         factor, shift = 0x9E3779B97F4A7C15, 64 - hash_bits
-    return WordLaw(
+    law = WordLaw(
         slots=np.uint64(slots),
         group=group,
         product=np.uint64(slots**group),
@@ -112,10 +120,8 @@ def word_law(N: int, V: int, shortest: int, longest: int, dtype: str) -> WordLaw
         hash_factor=np.uint64(factor),
         hash_shift=np.uint64(shift),
         hash_mask=np.uint64((1 << hash_bits) - 1),
-        slot_word=slot_word,
-        spelling=spelling,
-        lengths=lengths,
     )
+    return law, WordTables(slot_word, spelling, lengths)
 
 
 @helper
@@ -137,7 +143,7 @@ def spell(
 
 @kernel
 def _fill_table(V: np.uint64, shortest: int, longest: int, slot_word: U32, spelling: Ids, lengths: U8) -> None:
-    """Fill the tables of a `WordLaw`: slot_word [S], spelling [words, width], lengths [words]."""
+    """Fill the arrays of `WordTables`: slot_word [S], spelling [words, width], lengths [words]."""
     power = _1
     for _ in range(longest):
         power *= V
@@ -160,21 +166,20 @@ def _fill_table(V: np.uint64, shortest: int, longest: int, slot_word: U32, spell
 
 @helper
 def draw_words(
-    s: State, n: int | np.uint64, law: WordLaw, node_row: U32, spelling: Ids, lengths: U8, stamps: U32, seen: U64,
-    stamp: np.uint32,
+    s: State, n: int | np.uint64, law: WordLaw, slot_word: U32, node_row: U32, spelling: Ids, lengths: U8,
+    stamps: U32, seen: U64, stamp: np.uint32,
 ) -> State:  # fmt: skip
     """Draw n distinct words; the new state.
 
     Args:
+        slot_word: of the tables.
         node_row: out, [n or more]: node i's word is row node_row[i] of `spelling`.
-        spelling, lengths: those of the law; without a table, rows of their own to be filled, [n or more, width].
+        spelling, lengths: those of the tables; without a table, rows of their own to be filled, [n or more, width].
         stamps: [cells]: cell c is taken when stamps[c] equals `stamp`, which must be new for each row of data.
         seen: [cells]: the word in a taken cell. With a table ([1] then) every word has its own cell, and one load
             decides.
     """
-    slots, group, product, power = law.slots, law.group, law.product, law.power
-    V, shortest, longest = law.V, law.shortest, law.longest
-    hash_factor, hash_shift, hash_mask, slot_word = law.hash_factor, law.hash_shift, law.hash_mask, law.slot_word
+    slots, group, product, power, V, shortest, longest, hash_factor, hash_shift, hash_mask = law
     left = 0
     x = _0
     count = 0

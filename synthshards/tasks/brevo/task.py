@@ -50,7 +50,7 @@ from ...kernels.rng import State, below, mulhi, stream, word_for
 from ...params import TaskParams
 from ...ragged import Column, RaggedBatch
 from ..node_counts import SizeLaw, draw_size, size_law
-from ..node_names import WordLaw, check_words, draw_words, put_rest, put_word, word_law
+from ..node_names import WordLaw, WordTables, check_words, draw_words, put_rest, put_word, word_law
 from ..task import BrokenLaw, Preset, Task, TokenRows, check_mask, integers, token_rows
 from .dag import FAR, LOW16, SIX, Ranges, draw_answer, draw_graph, find_ancestors, ranges_of
 
@@ -148,8 +148,8 @@ def _draw_ids(s: State, N: np.uint64, count: np.uint64, falling: U64, free: U32,
 
 @kernel
 def _fill(
-    key: U64, indices: U64, first: int, out: TokenRows, facts: _Facts, sizes: SizeLaw, ranges: Ranges, words: WordLaw,
-    law: _Law,
+    key: U64, indices: U64, first: int, out: TokenRows, facts: _Facts, sizes: SizeLaw, ranges: Ranges,
+    words: WordLaw, tables: WordTables, law: _Law,
 ) -> int:  # fmt: skip
     """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
 
@@ -159,18 +159,18 @@ def _fill(
     N, max_tlen, max_in, multi, qa, bos, query, ans, eos = law
     ids, mask, offsets = out
     n_out, leaves_out, edges_out, depth_out, answer_out = facts
-    width = np.uint64(words.spelling.shape[1])
+    slot_word, spelling, lengths = tables
+    width = np.uint64(spelling.shape[1])
     edges = np.zeros((N + _1) * max_in + _8, np.uint32)
     begin, free = np.empty(N + _8, np.uint32), np.empty(N + _8, np.uint32)
     ready, order = np.empty(N + _8, np.uint32), np.empty(N + _8, np.uint32)
     taken = np.empty(max_in + _4, np.uint32)
     used, waiting, distance = np.empty(N, np.uint8), np.empty(N, np.uint32), np.empty(N, np.uint32)
     name, unnamed = np.empty(N + _1, np.uint32), np.empty(N, np.uint32)
-    spelling, lengths = words.spelling, words.lengths
-    if words.slot_word.size == 0:
+    if slot_word.size == 0:
         spelling, lengths = np.zeros((N, width), ids.dtype), np.empty(N, np.uint8)
     cells = np.int64(words.hash_mask) + 1
-    seen = np.empty(1 if words.slot_word.size else cells, np.uint64)
+    seen = np.empty(1 if slot_word.size else cells, np.uint64)
     stamps = np.zeros(cells, np.uint32)
     falling = ranges.shuffle
     at = np.uint64(offsets[first])
@@ -196,7 +196,7 @@ def _fill(
             named += np.uint64(used[i])
             i += _1
         if multi:
-            s = draw_words(s, named, words, name, spelling, lengths, stamps, seen, np.uint32(r - first + 1))
+            s = draw_words(s, named, words, slot_word, name, spelling, lengths, stamps, seen, np.uint32(r - first + 1))
         else:
             s = _draw_ids(s, N, named, falling, unnamed, name)
         i = n
@@ -303,16 +303,16 @@ class BrevoTask(Task):
     def generate(self, key: U64, indices: U64, buffers: Buffers) -> RaggedBatch:
         p, columns, rows = self.params, self.columns, len(indices)
         shape = (p.N, p.mini_vocab, p.min_tlen, p.max_tlen) if p.multi else (3, 4, 1, 1)  # without multi: never used
-        words = word_law(*shape, self._id_dtype)
+        words, tables = word_law(*shape, self._id_dtype)
         facts = _Facts(*(np.empty(rows, columns[name]) for name in _Facts._fields))
-        longest = 4 + (2 * p.N * p.max_in + p.N + 1) * shape[-1] + words.spelling.shape[1]
+        longest = 4 + (2 * p.N * p.max_in + p.N + 1) * shape[-1] + tables.spelling.shape[1]
         law = _Law(
             np.uint64(p.N), np.uint64(shape[-1]), np.uint64(p.max_in), p.multi, p.qa,
             p.bos_token_id, p.query_token_id, p.answer_token_id, p.eos_token_id,
         )  # fmt: skip
 
         def fill(first: int, out: TokenRows) -> int:
-            return _fill(key, indices, first, out, facts, size_law(p.N), ranges_of(p.N, p.max_in), words, law)
+            return _fill(key, indices, first, out, facts, size_law(p.N), ranges_of(p.N, p.max_in), words, tables, law)
 
         ids, mask, offsets = token_rows(fill, self._id_dtype, rows, self._mean_length(), longest, buffers)
         return RaggedBatch(
