@@ -102,7 +102,7 @@ class _Facts(NamedTuple):
 
 
 class _Law(NamedTuple):
-    """What the parameters say to the kernel; hops [hops] are `DepoParams.hops`."""
+    """What the parameters say to the kernel."""
 
     N: int
     M: int
@@ -119,13 +119,17 @@ class _Law(NamedTuple):
 def _fill(
     key: U64, indices: U64, first: int, ids: Ids, mask: Bool, offsets: I64, n_out: U16, queries_out: U16, ks_out: U16,
     hops: U16, sizes: SizeLaw, words: WordLaw, tables: WordTables, law: _Law,
-) -> int:
+) -> int:  # fmt: skip
     """Write rows first, first + 1 … while another surely fits; return the number of rows that stand.
 
     The order of draws is part of the law's version: size, words, edge order, then for each query its node and k.
 
+    What is written comes as arrays of its own: as tuples `TokenRows` and `_Facts` it costs 4 to 7%, measured.
+
     Args:
-        key: [2 or more]; indices: [rows].
+        key: [2 or more]; indices: [rows]; hops: [hops], those of `DepoParams.hops`.
+        ids, mask: out, [room], and offsets: out, [rows + 1], those of `TokenRows`.
+        n_out, queries_out: out, [rows], and ks_out: out, [rows * min(N, M)], those of `_Facts`.
     """
     N, M, max_tlen, qa, separator, bos, sep, query_base, ans = law
     slot_word, spelling, lengths = tables
