@@ -174,9 +174,7 @@ def _fail(error: BaseException, line: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    # What a hostile file says may hold line breaks and escape sequences.
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(line.split()))
-    click.echo(f"error: {shown}", err=True)
+    click.echo(f"error: {printable(' '.join(line.split()))}", err=True)
     return code
 
 

@@ -10,10 +10,22 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """A text from a file or a user for a terminal: what does not print (line breaks, escape sequences) is escaped.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class SynthshardsError(ValueError):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors raised on purpose by this package: one line, whatever the names in it."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(SynthshardsError):
