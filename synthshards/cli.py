@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import SynthshardsError, UsageError, nearest
+from .errors import SynthshardsError, UsageError, nearest, printable
 
 #: Command → (module, attribute, line of help, extra that it needs).
 COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
