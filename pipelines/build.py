@@ -86,12 +86,12 @@ def build(
             if all(i in standing for i in indices):
                 return Report(state.manifest, 0, len(standing), "complete already")
     folder.make()
-    with locked(folder, shared=part):
+    with locked(folder, shared=part) as alone:
         if overwrite:
             clear_dataset(folder)
-        elif folder.is_local and not part:
+        elif alone:
             sweep(folder)
-        state = declare(folder, plan, state, alone=folder.is_local and not part)
+        state = declare(folder, plan, state, alone=alone)
         standing = _standing(folder, plan, state, expect)
         todo = [i for i in indices if i not in standing]
         if _same_size(state, plan) and not todo:
@@ -100,13 +100,14 @@ def build(
             return Report(state.manifest, 0, len(standing), "complete already")
         jobs = [ShardJob(plan, folder, i, None if expect is None else expect[i]) for i in todo]
         summary, entries = _make(folder, plan, jobs, workers, executor, quiet)
+        entries = {i: entry for i, entry in standing.items() if i in indices} | entries
+        if not alone:  # what have others done meanwhile?
+            state = look(folder, state) if part else admit(folder, plan, state)
+        _check_again(folder, plan, entries)
         if part:
-            if not folder.is_local and _same_size(look(folder), plan):
+            if not folder.is_local and _same_size(state, plan):
                 clear_scratch(folder)  # sealed by now: our records would be left over
             return Report(None, len(todo), len(indices) - len(todo), summary)
-        entries = standing | entries
-        if not folder.is_local:
-            _check_again(folder, plan, entries)
         manifest = _finish(folder, plan, entries, state.manifest)
         return Report(manifest, len(todo), len(standing), summary)
 
@@ -187,14 +188,13 @@ def _make(
 
 
 def _check_again(folder: Folder, plan: BuildPlan, entries: Mapping[int, ShardEntry]) -> None:
-    """No lock held others off: does the folder still belong to this plan, and do all its shards stand?"""
-    admit(folder, plan)
+    """No lock holds a person off, nor other builds in an object store: do all shards stand that we say are there?"""
     files = folder.list()
     lost = sorted(entry.path for entry in entries.values() if not stands(entry, plan, files))
     if lost:
         raise StorageError(
             f"{folder.url}: {len(lost)} shards are no longer what was written (such as {lost[0]}); "
-            "let no other build overwrite this folder, and run the same command again"
+            "let nothing else write or delete there, and run the same command again"
         )
 
 

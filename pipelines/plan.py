@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from synthshards.catalog import TASKS, task_from_identity
+from synthshards.dataset.document import Dataset, DocumentLayout
 from synthshards.dataset.manifest import MAX_EXAMPLES, Manifest, shard_name
 from synthshards.digest import canonical_json, sha256_of
 from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError
@@ -21,6 +22,8 @@ from synthshards.tasks.task import Task
 DEFAULT_SHARD_EXAMPLES = 16_384
 #: Plans of unfinished builds are files of this name in the scratch folder.
 PLAN_PREFIX = "plan-"
+#: File names of shards: split, number, suffix of the format.
+SHARD_NAME = re.compile(r"([a-z0-9_]+)-([0-9]{5})\.([a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class BuildPlan:
         """File name of a shard."""
         return shard_name(self.identity.split, index, self.suffix)
 
+    def makes(self, name: str) -> bool:
+        """Whether a shard of the plan has that file name."""
+        return names_shard(name, self.identity.split, self.suffix, self.layout.num_shards)
+
     def range(self, index: int) -> tuple[int, int]:
         """Seed range [start, stop) of a shard."""
         start = index * self.layout.shard_examples
@@ -71,7 +78,12 @@ class BuildPlan:
     @cached_property
     def file(self) -> str:
         """Name of the file that declares the plan: the same for equal plans, and for no others."""
-        return f"{PLAN_PREFIX}{sha256_of(canonical_json(self.as_dict()))[7:23]}.json"
+        return plan_file(self.as_dict())
+
+
+def plan_file(record: dict[str, Any]) -> str:
+    """`BuildPlan.file`, of what `BuildPlan.as_dict` gave."""
+    return f"{PLAN_PREFIX}{sha256_of(canonical_json(record))[7:23]}.json"
 
 
 def make_plan(
@@ -166,25 +178,29 @@ def plan_of(manifest: Manifest, *, format: str | None = None) -> BuildPlan:
     return BuildPlan(manifest.task(), manifest.identity, layout, manifest.examples)
 
 
+def names_shard(name: str, split: str, suffix: str, num_shards: int) -> bool:
+    """Whether `name` is that of one of the first `num_shards` shards."""
+    match = SHARD_NAME.fullmatch(name)
+    return match is not None and (match[1], match[3]) == (split, suffix) and int(match[2]) < num_shards
+
+
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
-    dataset: dict[str, Any]
-    layout: dict[str, Any]
+    dataset: Dataset
+    layout: DocumentLayout
     examples: int
 
 
 def plan_record(raw: bytes, where: str) -> dict[str, Any]:
-    """What `BuildPlan.as_dict` wrote, read back.
+    """What `BuildPlan.as_dict` wrote, read back: fields of the right types, with claims that are not checked yet.
 
     Raises:
         ManifestError: it is not that.
     """
     try:
-        record = msgspec.json.decode(raw, type=_Record)
-        if not isinstance(record.layout.get("num_shards"), int):
-            raise msgspec.ValidationError("no num_shards")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        record: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(raw, type=_Record))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"{where}: not a plan ({error}); delete it, or use --overwrite") from None
-    return {"dataset": record.dataset, "layout": record.layout, "examples": record.examples}
+    return record
 
 
 def plan_from_record(record: dict[str, Any], where: str) -> BuildPlan:
@@ -212,8 +228,6 @@ def plan_from_record(record: dict[str, Any], where: str) -> BuildPlan:
             raise ManifestError("identity or layout is not what it says")
     except SynthshardsError as error:
         raise type(error)(f"{where}: {error}") from None
-    except (KeyError, TypeError) as error:
-        raise ManifestError(f"{where}: not a plan ({error})") from None
     return plan
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from synthshards.dataset.manifest_parser import load
 from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.errors import DataError, UsageError
 from synthshards.storage.folder import Folder
@@ -13,7 +12,10 @@ from synthshards.storage.open import open_folder
 from .build import Report, build
 from .execution.executor import Executor
 from .execution.threads import run_in_threads
-from .folder.scratch import delete_dataset
+from .folder.journal import recorded
+from .folder.lock import locked
+from .folder.preflight import look
+from .folder.scratch import clear_scratch, delete_dataset
 from .plan import BuildPlan, plan_of
 from .verify import check
 
@@ -50,26 +52,36 @@ def reproduce(
     plan = plan_of(source, format=format)
     expect = {i: entry.content for i, entry in enumerate(source.shards)}
     folder = open_folder(out)
-    fresh = not folder.exists()
-    if not fresh:
-        _drop_damaged(folder, plan, workers, executor)
+    before = look(folder)
+    fresh = before.manifest is None and not before.plans
+    if before.manifest is not None:
+        _drop_damaged(StoredDataset(folder, before.manifest), plan, workers, executor)
     try:
         return build(plan, out, workers=workers, only_shards=only_shards, expect=expect, quiet=quiet, executor=executor)
     except DataError:
-        if fresh and only_shards is None:
-            delete_dataset(folder)
-            if folder.path is not None:
-                with suppress(OSError):
-                    folder.path.rmdir()
+        if fresh:
+            _withdraw(folder, part=only_shards is not None)
         raise
 
 
-def _drop_damaged(folder: Folder, plan: BuildPlan, workers: int, executor: Executor) -> None:
+def _withdraw(folder: Folder, *, part: bool) -> None:
+    """Delete what we made where nothing was. Of a part only the plan, where that is all: other parts may be at work."""
+    with suppress(UsageError):  # another build is at work there
+        if not part:
+            delete_dataset(folder)
+        elif folder.is_local:
+            with locked(folder, shared=False) as alone:
+                if alone and not recorded(folder):
+                    clear_scratch(folder)
+    if folder.path is not None:
+        with suppress(OSError):  # other files stand there
+            folder.path.rmdir()
+
+
+def _drop_damaged(stored: StoredDataset, plan: BuildPlan, workers: int, executor: Executor) -> None:
     """Delete the damaged shards of a finished dataset of this plan, so that the build makes them again."""
-    with suppress(UsageError):  # no finished dataset
-        stored = StoredDataset(folder, load(folder))
-        if stored.manifest.identity == plan.identity and stored.manifest.layout == plan.layout:
-            known = {entry.path for entry in stored.manifest.shards}
-            for name, _ in check(stored, workers=workers, executor=executor).problems:
-                if name in known:
-                    folder.delete(name)
+    if stored.manifest.identity == plan.identity and stored.manifest.layout == plan.layout:
+        known = {entry.path for entry in stored.manifest.shards}
+        for name, _ in check(stored, workers=workers, executor=executor).problems:
+            if name in known:
+                stored.folder.delete(name)

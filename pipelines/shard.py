@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from synthshards.dataset.manifest import Counts, ShardEntry
 from synthshards.digest import ContentDigest, canonical_json, sha256_of
-from synthshards.errors import DataError
+from synthshards.errors import DataError, StorageError
 from synthshards.formats import get_format
 from synthshards.identity import Identity
 from synthshards.kernels.buffers import Buffers
@@ -67,6 +67,8 @@ def make_and_store(job: ShardJob, tick: Tick) -> ShardEntry:
             f"the manifest says {job.content}"
         )
     tick({})  # the last moment to stop
+    if job.folder.path is not None and not job.folder.path.is_dir():  # to write would make it again
+        raise StorageError(f"{job.folder.url}: was deleted or moved during the build; run the same command again")
     job.folder.write(shard.entry.path, shard.data)
     return shard.entry
 

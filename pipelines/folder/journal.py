@@ -11,6 +11,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -99,31 +100,42 @@ def read_journals(folder: Folder, plan: BuildPlan, files: dict[str, int]) -> dic
         files: name → size of the files in the folder.
     """
     finished: dict[int, ShardEntry] = {}
+    for key, entry in _records(folder):
+        if key == plan.shard_key and stands(entry, plan, files):
+            finished[entry.start // plan.layout.shard_examples] = entry
+    return finished
+
+
+def recorded(folder: Folder) -> set[str]:
+    """The file names of all shards that have a record, of whatever plan."""
+    return {entry.path for _, entry in _records(folder)}
+
+
+def is_journal(name: str) -> bool:
+    """Whether a file in the scratch folder is a journal, by its name."""
+    return name.startswith(_PREFIX) and name.endswith(".jsonl")
+
+
+def _records(folder: Folder) -> Iterator[tuple[object, ShardEntry]]:
+    """Key of the plan and entry of each record; where one shard has several, the latest comes last."""
     for name in folder.list(SCRATCH):  # in order of their names
-        if not name.startswith(_PREFIX):
+        if not is_journal(name):
             continue
         with contextlib.suppress(FileNotFoundError):  # in an object store, a build that has just finished deletes them
             for line in folder.read(f"{SCRATCH}/{name}").to_pybytes().splitlines():
-                entry = _entry(line, plan)
-                if entry is not None and stands(entry, plan, files):
-                    finished[entry.start // plan.layout.shard_examples] = entry
-    return finished
+                # A line that is none is the torn last one of a killed process.
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+                    record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+                    yield record["shard_key"], msgspec.convert(record["shard"], ShardEntry)
 
 
 def stands(entry: ShardEntry, plan: BuildPlan, files: dict[str, int]) -> bool:
     """Whether an entry is a shard of `plan` whose file is there, in its full size."""
     index = entry.start // plan.layout.shard_examples
     return (
-        index < plan.layout.num_shards
+        0 <= index < plan.layout.num_shards
+        and entry.path == plan.name(index)
         and (entry.start, entry.stop) == plan.range(index)
         and entry.bytes is not None
         and files.get(entry.path) == entry.bytes
     )
-
-
-def _entry(line: bytes, plan: BuildPlan) -> ShardEntry | None:
-    try:
-        record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-        return msgspec.convert(record["shard"], ShardEntry) if record["shard_key"] == plan.shard_key else None
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        return None  # the torn last line of a killed process

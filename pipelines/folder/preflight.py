@@ -7,24 +7,24 @@ moment they come, at least one finds the other there and gives way. That holds w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from synthshards.dataset.document import shown
 from synthshards.dataset.manifest import NAME, Manifest
 from synthshards.dataset.manifest_parser import parse
 from synthshards.digest import canonical_json
-from synthshards.errors import StorageError, UsageError
+from synthshards.errors import ManifestError, UsageError
 from synthshards.formats import FORMATS
 from synthshards.storage.folder import SCRATCH, Folder
 
-from ..plan import PLAN_PREFIX, BuildPlan, plan_record
-
-_SHARD_NAME = re.compile(r"[a-z0-9_]+-[0-9]{5}\.([a-z]+)")
+from ..plan import PLAN_PREFIX, SHARD_NAME, BuildPlan, names_shard, plan_record
+from .journal import recorded
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,20 @@ def admit(folder: Folder, plan: BuildPlan, before: FolderState | None = None) ->
         _same(folder, "identity", record["dataset"], plan.identity.as_dict())
         _same(folder, "layout", _fixed(record["layout"]), _fixed(plan.layout.as_dict()))
         _no_shrink(folder, "an unfinished build of ", record["layout"]["num_shards"], record["examples"], plan)
-    if old is None and not state.plans:
-        strays = [name for name in folder.list() if looks_like_shard(name)]
-        if strays:
-            raise UsageError(
-                f"{folder.url}: holds {len(strays)} shard files without a manifest (such as {strays[0]}); "
-                "legal: an empty folder, or --overwrite"
-            )
+    if before is None and (old is None or old.examples != plan.examples):
+        _refuse_strays(folder, state, plan if old is not None or state.plans else None)
     return state
 
 
-def look(folder: Folder, before: FolderState | None = None) -> FolderState:
+def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = False) -> FolderState:
     """What stands in the folder, whatever it is. Changes nothing.
 
+    Args:
+        before: an earlier look, so that a manifest which has not changed is not parsed again.
+        damaged: take a manifest or plan that is none for absent (`raw` has its bytes all the same).
+
     Raises:
-        UsageError: it is a file.
+        UsageError: it is a file, or its scratch folder is a symbolic link.
         ManifestError: its manifest, or a plan in its scratch folder, is not one.
     """
     if folder.path is not None and folder.path.exists() and not folder.path.is_dir():
@@ -88,14 +87,20 @@ def look(folder: Folder, before: FolderState | None = None) -> FolderState:
                 raw_plan = folder.read(f"{SCRATCH}/{name}").to_pybytes()
             except FileNotFoundError:
                 continue  # that build has just finished
-            plans[name] = plan_record(raw_plan, folder.where(f"{SCRATCH}/{name}"))
+            with suppress(*([ManifestError] if damaged else [])):
+                plans[name] = plan_record(raw_plan, folder.where(f"{SCRATCH}/{name}"))
     try:
         raw = folder.read(NAME)
     except FileNotFoundError:
         return FolderState(None, None, plans)
     if before is not None and before.raw is not None and raw.equals(before.raw):
         return FolderState(raw, before.manifest, plans)
-    return FolderState(raw, parse(raw, folder.where(NAME)), plans)
+    try:
+        return FolderState(raw, parse(raw, folder.where(NAME)), plans)
+    except ManifestError:
+        if not damaged:
+            raise
+        return FolderState(raw, None, plans)
 
 
 def declare(folder: Folder, plan: BuildPlan, before: FolderState | None, *, alone: bool) -> FolderState:
@@ -121,31 +126,61 @@ def declare(folder: Folder, plan: BuildPlan, before: FolderState | None, *, alon
 
 
 def admit_overwriting(folder: Folder) -> None:
-    """Refuse to delete a manifest.json that is another program's.
+    """Refuse to delete what no build wrote: another program's manifest.json, or files that are merely named like shards.
 
     Raises:
-        UsageError: it is, or the folder is a file.
+        UsageError: there is one (named), or the folder is a file, or its scratch folder is a symbolic link.
     """
-    try:
-        raw = folder.read(NAME).to_pybytes()
-    except FileNotFoundError:
-        return
-    except StorageError:
-        if folder.path is not None and folder.path.is_file():
-            raise UsageError(f"{folder.url}: is a file; legal: a folder, or a name that is free") from None
-        raise
-    try:
-        foreign = "fingerprint" not in msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        foreign = False  # damaged: overwriting is the remedy
-    if foreign:
-        raise UsageError(f"{folder.where(NAME)}: is not a manifest of synthshards; legal: another --out")
+    state = look(folder, damaged=True)
+    if state.raw is not None and state.manifest is None:
+        try:
+            foreign = "fingerprint" not in msgspec.json.decode(state.raw, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            foreign = False  # damaged: overwriting is the remedy
+        if foreign:
+            raise UsageError(f"{folder.where(NAME)}: is not a manifest of synthshards; legal: another --out")
+    _refuse_strays(folder, state)
+
+
+def written(folder: Folder, state: FolderState) -> list[str]:
+    """The files named like shards that the folder's manifest, plans or records name: those that builds wrote."""
+    return _shards(folder, state)[0]
+
+
+def _refuse_strays(folder: Folder, state: FolderState, plan: BuildPlan | None = None) -> None:
+    """Raise `UsageError` where files are named like shards that no build wrote, or that `plan` would write."""
+    strays = [name for name in _shards(folder, state)[1] if plan is None or plan.makes(name)]
+    if strays:
+        names = ", ".join(strays[:3]) + (" …" if len(strays) > 3 else "")
+        raise UsageError(
+            f"{folder.url}: holds {len(strays)} shard files that no manifest, plan or record there names ({names}); "
+            "legal: another --out, or a folder without them"
+        )
+
+
+def _shards(folder: Folder, state: FolderState) -> tuple[list[str], list[str]]:
+    """The files named like shards: those that manifest, plans or records name, and the others."""
+    mine, others = [], []
+    known = set() if state.manifest is None else {e.path for e in state.manifest.shards if e.bytes is not None}
+    plans = [
+        (plan["dataset"]["split"], FORMATS[plan["layout"]["format"]].suffix, plan["layout"]["num_shards"])
+        for plan in state.plans.values()
+        if plan["layout"]["format"] in FORMATS
+    ]
+    for name in folder.list():
+        if looks_like_shard(name):
+            named = name in known or any(names_shard(name, *plan) for plan in plans)
+            (mine if named else others).append(name)
+    if others:
+        records = recorded(folder)
+        mine, others = [*mine, *(n for n in others if n in records)], [n for n in others if n not in records]
+    return mine, others
 
 
 def looks_like_shard(name: str) -> bool:
     """Whether a file name is ``<split>-00000.<suffix>`` of some split and format."""
-    match = _SHARD_NAME.fullmatch(name)
-    return match is not None and match[1] in {f.suffix for f in FORMATS.values()}
+    match = SHARD_NAME.fullmatch(name)
+    return match is not None and match[3] in {f.suffix for f in FORMATS.values()}
 
 
 def _fixed(layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +195,7 @@ def _same(folder: Folder, what: str, old: Mapping[str, Any], new: Mapping[str, A
             _same(folder, f"{what}.{name}", a, b)
         elif a != b:
             raise UsageError(
-                f"{folder.url}: holds another {what} ({name} is {a!r} there, {b!r} here); "
+                f"{folder.url}: holds another {what} ({name} is {shown(a)} there, {shown(b)} here); "
                 "legal: another --out (or replace it: build --overwrite)"
             )
 

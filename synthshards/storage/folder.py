@@ -49,7 +49,10 @@ class Folder(ABC):
         return any(self._scan(""))
 
     def list(self, sub: str = "") -> dict[str, int]:
-        """Name and size in bytes of each file directly in the folder or its sub-folder; empty when it is absent."""
+        """Name and size in bytes of each file directly in the folder or its sub-folder; empty when it is absent.
+
+        All that is no folder counts; what is no file either (a pipe, a link to nothing) has 0 bytes.
+        """
         return dict(sorted(self._scan(sub)[0].items()))
 
     def subfolders(self) -> builtins.list[str]:

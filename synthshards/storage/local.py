@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +15,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from ..errors import StorageError
+from ..errors import StorageError, UsageError
 from .folder import SCRATCH, Folder
+
+#: How often we try again what another process has spoiled.
+_TRIES = 100
 
 
 class LocalFolder(Folder):
@@ -30,19 +34,29 @@ class LocalFolder(Folder):
     def where(self, name: str) -> str:
         return str(self.path / name)
 
+    def _at(self, name: str) -> Path:
+        """The path of a name. What is unfinished is written and deleted without asking: never behind a link."""
+        if name.partition("/")[0] == SCRATCH:
+            refuse_link(self.path / SCRATCH)
+        return self.path / self._inside(name)
+
     def read(self, name: str) -> pa.Buffer:
+        target = self._at(name)
         with self._explained("read", name):
             try:
-                return pa.memory_map(str(self.path / self._inside(name))).read_buffer()
+                kind = target.stat().st_mode
+                if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a pipe would wait for its writer
+                    raise StorageError(f"cannot read {target}: neither a file nor a folder (a pipe, socket or device)")
+                return pa.memory_map(str(target)).read_buffer()
             except FileNotFoundError:
                 pass
         raise self._absent(name)
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
-        target = self.path / self._inside(name)
+        target = self._at(name)
         # Unique among the threads and processes of all machines that share the disk.
         unique = f"{os.getpid()}-{threading.get_native_id()}-{secrets.token_hex(4)}"
-        temporary = self.path / SCRATCH / f"{target.name}.{unique}.tmp"
+        temporary = self._at(f"{SCRATCH}/{target.name}.{unique}.tmp")
         with self._explained("write", name):
             scratch_is_new = not temporary.parent.exists()
             try:
@@ -56,14 +70,17 @@ class LocalFolder(Folder):
 
     def delete(self, name: str) -> None:
         with self._explained("delete", name):
-            (self.path / self._inside(name)).unlink(missing_ok=True)
+            self._at(name).unlink(missing_ok=True)
 
     def delete_tree(self, sub: str) -> None:
-        tree = self.path / self._inside(sub)
+        tree = self._at(sub)
         with self._explained("delete", sub):
-            while os.path.lexists(tree):  # again, if another process deletes in it at the same time
+            for _ in range(_TRIES):  # again, if another process deletes in it at the same time
+                if not os.path.lexists(tree):
+                    return
                 with suppress(FileNotFoundError):
                     shutil.rmtree(tree)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(tree))
 
     def make(self) -> None:
         with self._explained("create the folder"):
@@ -75,15 +92,21 @@ class LocalFolder(Folder):
     def _scan(self, sub: str) -> tuple[dict[str, int], list[str]]:
         files: dict[str, int] = {}
         folders: list[str] = []
-        folder = self.path / self._inside(sub) if sub else self.path
+        folder = self._at(sub) if sub else self.path
         with self._explained("list", sub), suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # deleted since the folder was opened
                     if entry.is_dir():
                         folders.append(entry.name)
-                    elif entry.is_file():
-                        files[entry.name] = entry.stat().st_size
+                    else:  # a pipe or a dangling link is named, too: it has the name of a file that may be wanted
+                        files[entry.name] = entry.stat().st_size if entry.is_file() else 0
         return files, folders
+
+
+def refuse_link(scratch: Path) -> None:
+    """Raise `UsageError` where the scratch folder is a symbolic link."""
+    if scratch.is_symlink():
+        raise UsageError(f"{scratch}: is a symbolic link, and none is followed there; legal: a folder of that name")
 
 
 @contextmanager
@@ -133,7 +156,7 @@ def make_folders(folder: Path) -> None:
 
 def _create(temporary: Path) -> BinaryIO:
     """Open a file to write and create its folder where that is absent."""
-    for _ in range(100):
+    for _ in range(_TRIES):
         make_folders(temporary.parent)
         with suppress(FileNotFoundError):  # another writer has just removed the folder that it had made
             return temporary.open("wb")

@@ -87,18 +87,24 @@ class RemoteFolder(Folder):
                 s3.upload(self._fs, target, data if isinstance(data, pa.Buffer) else pa.py_buffer(data))
 
     def delete(self, name: str) -> None:
-        self._delete(name, lambda target: self._fs.delete_file(target))
-
-    def delete_tree(self, sub: str) -> None:
-        self._delete(sub, lambda target: self._fs.delete_dir(target))
-
-    def _delete(self, name: str, delete: Callable[[str], None]) -> None:
         target = self._at(name)
         with self._explained("delete", name), suppress(FileNotFoundError):
-            delete(target)
-            if self._s3_options is not None:
-                bucket, _, key = target.rpartition("/")[0].partition("/")
-                s3.remove_marker(bucket, key, self._s3_options)
+            if not self._delete_objects([target]):
+                self._fs.delete_file(target)
+
+    def delete_tree(self, sub: str) -> None:
+        target = self._at(sub)
+        with self._explained("delete", sub), suppress(FileNotFoundError):
+            infos = self._fs.get_file_info(FileSelector(target, recursive=True)) if self._s3_options is not None else []
+            if not self._delete_objects([info.path for info in infos if info.type == FileType.File]):
+                self._fs.delete_dir(target)
+
+    def _delete_objects(self, paths: list[str]) -> bool:
+        """Delete objects in S3 without pyarrow; whether that was done."""
+        if self._s3_options is None:
+            return False
+        bucket = self._root.partition("/")[0]
+        return s3.delete(bucket, [path.removeprefix(f"{bucket}/") for path in paths], self._s3_options)
 
     def make(self) -> None:
         with self._explained("reach"):

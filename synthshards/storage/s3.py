@@ -10,7 +10,7 @@ All of it was measured against pyarrow 26. tests/storage/test_s3.py fails when o
 * With `allow_delayed_open` an object up to 10 MB is one request instead of three, and leaves no open multipart upload.
 * A connection used on both sides of a fork answers with the other process's bytes, without an error: `RemoteFolder`
   keeps one file system a process.
-* Deleting a file writes an empty "directory marker" object for its parent: see `remove_marker`.
+* Deleting a file writes an empty "directory marker" object for its parent: see `delete`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -137,15 +136,20 @@ def _upload(filesystem: Any, path: str, data: pa.Buffer) -> None:
         raise
 
 
-def remove_marker(bucket: str, key: str, options: S3Options) -> None:
-    """Delete the empty object "`key`/" that pyarrow writes when it has deleted something in the folder `key`.
+def delete(bucket: str, keys: list[str], options: S3Options) -> bool:
+    """Delete objects by botocore where it is installed; whether that was done.
 
-    pyarrow cannot name such an object, so botocore does it where it is installed. Otherwise, or where that fails, the
-    marker stays: an object of 0 bytes that means "folder", as the S3 console makes them, and that `list` leaves out.
+    pyarrow writes an empty object "folder/" when it has deleted something in a folder, and cannot name that object to
+    delete it. So where botocore is absent, or fails, such markers stay: they mean "folder", as those that the S3
+    console makes, and `list` leaves them out.
     """
-    if key:
-        with suppress(Exception):
-            _botocore(os.getpid(), tuple(settle(bucket, options).items())).delete_object(Bucket=bucket, Key=key + "/")
+    try:
+        client = _botocore(os.getpid(), tuple(settle(bucket, options).items()))
+        for key in keys:
+            client.delete_object(Bucket=bucket, Key=key)
+    except Exception:  # pyarrow then says what is wrong
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=8)
