@@ -20,6 +20,9 @@ WORKERS = click.option(
 ONLY = click.option("--only-shards", metavar="A-B", help="Make only these shards; use `seal` at the end.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+#: What the line says that ends an interrupted build.
+GOES_ON = "the same command goes on"
+
 #: Lines of shared rows by size, and of files that are no part of a dataset.
 _BINS, _NOTES = 16, 5
 
@@ -91,7 +94,7 @@ def build(
       synthshards build depo1-300 K=4 --examples 5000 --split eval
       synthshards build depo --shards 64 --out s3://bucket/depo/train --only-shards 0-15
     """
-    with interruptible():
+    with interruptible(GOES_ON):
         from .build import build as run
         from .execution.executor import executor_named
         from .plan import make_plan
@@ -139,7 +142,7 @@ def seal(out: str) -> None:
     Example:
       synthshards seal s3://bucket/depo/train
     """
-    with interruptible():
+    with interruptible(GOES_ON):
         from .build import seal as run
 
         manifest = run(out)
@@ -213,7 +216,7 @@ def reproduce(manifest: str, out: str, format_: str | None, only_shards: str | N
     """
     from .reproduce import reproduce as run
 
-    with interruptible():
+    with interruptible(GOES_ON):
         report = run(manifest, out, format=format_, only_shards=only_shards, workers=workers or cores(), quiet=False)
     shards = report.made + report.kept
     stood = f" ({report.kept:,} of them stood already)" if report.kept else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -148,6 +149,7 @@ def main() -> None:
     except click.ClickException as error:
         code = _fail(error, _click_line(error), 2, debug)
     except (click.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end us by another code, or with a traceback
         click.echo("stopped", err=True)
         code = 130
     except SynthshardsError as error:

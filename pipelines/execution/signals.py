@@ -7,7 +7,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import click
@@ -20,26 +20,37 @@ _GRACE = 0.7
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """On Ctrl-C and SIGTERM raise KeyboardInterrupt inside, then end a command with one line and exit code 130.
+def interruptible(advice: str = "") -> Iterator[None]:
+    """On Ctrl-C and SIGTERM raise KeyboardInterrupt inside, then end a command with one line and exit code 130 or 143.
 
     What has not stopped in `_GRACE` seconds (an upload over a slow network, a compilation), or hears a second signal,
     ends at once, as by a kill. A build survives that.
+
+    Args:
+        advice: how to go on, for the line.
     """
+    line = f"stopped; {advice}" if advice else "stopped"
     saying_so = threading.Lock()  # for one line, whoever comes first
-    stopping = False
+    code, said = 0, False
 
     def heard(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
-            end()
-        stopping = True
+        nonlocal code
+        if code:
+            end(number)
+        code = 128 + number
         raise KeyboardInterrupt
 
-    def end() -> None:
-        if saying_so.acquire(blocking=False):
-            os.write(2, b"\nstopped\n" if on_terminal() else b"stopped\n")
-            os._exit(130)
+    def say(before: str) -> None:
+        nonlocal said
+        with saying_so:
+            if not said:
+                os.write(2, f"{before if on_terminal() else ''}{line}\n".encode())
+            said = True
+
+    def end(number: int) -> None:
+        with suppress(OSError):  # nobody listens
+            say("\n")
+        os._exit(code or 128 + number)
 
     # Python's handlers wait until the main thread comes back to Python. This pipe hears of a signal at once.
     ears, mouth = os.pipe()
@@ -52,9 +63,12 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if saying_so.acquire(blocking=False):
-            click.echo("\rstopped" if on_terminal() else "stopped", err=True)  # on a terminal over the ^C
-        raise click.exceptions.Exit(130) from None
+        before = dict.fromkeys(before, signal.SIG_IGN)  # another signal may not change how we end
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        with suppress(OSError):
+            say("\r")  # over the ^C
+        raise click.exceptions.Exit(code or 130) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -62,10 +76,10 @@ def interruptible() -> Iterator[None]:
         os.close(mouth)
 
 
-def _watch(ears: int, end: Callable[[], None]) -> None:
+def _watch(ears: int, end: Callable[[int], None]) -> None:
     while number := os.read(ears, 1):  # empty when the other end is closed
         if number[0] in _SIGNALS:
             if not select.select([ears], [], [], _GRACE)[0] or os.read(ears, 1):
-                end()
+                end(number[0])
             break
     os.close(ears)
