@@ -9,13 +9,18 @@ from typing import Any
 import click
 
 from synthshards.catalog import task_from_text
-from synthshards.errors import DataError, UsageError
+from synthshards.errors import DataError, UsageError, cut
 from synthshards.formats import FORMATS
+from synthshards.options import Decimal, Integer
+from synthshards.params import is_integer
 
 from .execution.signals import interruptible
 
+#: Threads that a command may be told to start; a larger number is a slip.
+MAX_WORKERS = 4096
+
 WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: the cores this process may use]"
+    "--workers", type=Integer(1, MAX_WORKERS), default=None, help="Threads. [default: the cores this process may use]"
 )
 ONLY = click.option("--only-shards", metavar="A-B", help="Make only these shards; use `seal` at the end.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -44,24 +49,23 @@ def row_count(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     """A number of rows, or ``all``."""
     if value is None or value == "all":
         return value
-    try:
-        return int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor all", ctx, param) from None
+    if not is_integer(value):
+        raise click.BadParameter(f"{cut(repr(value))} is neither a number nor all", ctx, param)
+    return int(value)
 
 
 @click.command()
 @click.argument("task")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--shards", type=int, help="Number of shards.")
+@click.option("--shards", type=Integer(), help="Number of shards.")
 @click.option(
     "--examples",
     metavar="N|all",
     callback=row_count,
     help="Total rows (`all` for a finite task); the last shard may be short.",
 )
-@click.option("--shard-examples", type=int, help="Rows per shard. [default: 16384]")
-@click.option("--seed", type=int, default=0, show_default=True, help="0..2^64-1; each has its own random stream.")
+@click.option("--shard-examples", type=Integer(), help="Rows per shard. [default: 16384]")
+@click.option("--seed", type=Integer(), default=0, show_default=True, help="0..2^64-1; each has its own random stream.")
 @click.option("--split", default="train", show_default=True, help="train, eval …; each has its own random stream.")
 @click.option("--out", help="Folder or URI. [default: data/TASK/SPLIT]")
 @click.option("--format", "format_", default="parquet", show_default=True, help=" | ".join(FORMATS))
@@ -153,7 +157,7 @@ def seal(out: str) -> None:
 @click.command()
 @click.argument("out")
 @click.option("--rederive", is_flag=True, help="Regenerate the rows and compare them.")
-@click.option("--sample", metavar="F", type=float, help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1).")
+@click.option("--sample", metavar="F", type=Decimal(), help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1).")
 @WORKERS
 @JSON
 def verify(out: str, rederive: bool, sample: float | None, workers: int | None, as_json: bool) -> None:

@@ -13,13 +13,15 @@ from synthshards.catalog import TASKS, task_from_identity
 from synthshards.dataset.document import Dataset, DocumentLayout
 from synthshards.dataset.manifest import MAX_EXAMPLES, Manifest, shard_name
 from synthshards.digest import canonical_json, sha256_of
-from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError
+from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError, cut
 from synthshards.formats import check_compression, get_format
 from synthshards.identity import MAX_SHARDS, Identity, Layout
 from synthshards.ragged import BLOCK_ROWS
 from synthshards.tasks.task import Task
 
 DEFAULT_SHARD_EXAMPLES = 16_384
+#: Letters of a split: names of shards, and of their temporary files, are at most 255 bytes long.
+MAX_SPLIT = 180
 #: Plans of unfinished builds are files of this name in the scratch folder.
 PLAN_PREFIX = "plan-"
 #: File names of shards: split, number, suffix of the format.
@@ -35,12 +37,22 @@ class BuildPlan:
         identity: what the rows are a pure function of.
         layout: where they land.
         examples: total number of rows; the last shard may be short.
+
+    Raises:
+        UsageError: the split's name is too long for that of a file.
     """
 
     task: Task
     identity: Identity
     layout: Layout
     examples: int
+
+    def __post_init__(self) -> None:
+        if len(self.identity.split) > MAX_SPLIT:
+            raise UsageError(
+                f"split={cut(self.identity.split)!r} has {len(self.identity.split)} letters; legal: at most "
+                f"{MAX_SPLIT}, so that file names fit"
+            )
 
     @cached_property
     def shard_key(self) -> str:
@@ -125,7 +137,7 @@ def make_plan(
             raise UsageError(f"--examples all: {task.name} has no end; legal: a number")
         examples = limit
     if isinstance(examples, str):
-        raise UsageError(f"--examples {examples!r}; legal: a number or all")
+        raise UsageError(f"--examples {cut(repr(examples))}; legal: a number or all")
     for name, value in (("--shards", shards), ("--examples", examples), ("--shard-examples", shard_examples)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}; legal: from 1")
@@ -239,7 +251,7 @@ def parse_range(text: str, num_shards: int) -> range:
     """
     match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
     if match is None:
-        raise UsageError(f"--only-shards {text!r}; legal: A-B (both included) or A")
+        raise UsageError(f"--only-shards {cut(repr(text))}; legal: A-B (both included) or A")
     low, high = int(match[1]), int(match[2] or match[1])
     if not low <= high < num_shards:
         raise UsageError(f"--only-shards {text}; legal: A-B with 0 ≤ A ≤ B ≤ {num_shards - 1}")

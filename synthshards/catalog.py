@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import UsageError, nearest
+from .errors import UsageError, cut, nearest
 from .params import assignments, parse
 from .tasks.brevo.task import BrevoTask
 from .tasks.capo.task import CapoTask
@@ -47,7 +47,7 @@ def resolve(name: str) -> tuple[type[Task], dict[str, Any]]:
         if name in cls.presets:
             return cls, dict(cls.presets[name].params)
     names = [*TASKS, *preset_names()]
-    raise UsageError(f"no task or preset {name!r}{nearest(name, names)}; legal: {', '.join(names)}")
+    raise UsageError(f"no task or preset {cut(repr(name))}{nearest(name, names)}; legal: {', '.join(names)}")
 
 
 def make_task(name: str, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> Task:
@@ -87,7 +87,7 @@ def task_from_identity(task: str, params: Mapping[str, Any]) -> Task:
         UsageError: no such task, or parameters it does not take.
     """
     if task not in TASKS:
-        raise UsageError(f"no task {task!r}{nearest(task, TASKS)}; legal: {', '.join(TASKS)}")
+        raise UsageError(f"no task {cut(repr(task))}{nearest(task, TASKS)}; legal: {', '.join(TASKS)}")
     cls = TASKS[task][0]
     cls.Params.check_identity(params)
     return cls(params)

@@ -9,12 +9,13 @@ import importlib
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import click
 
 from . import __version__
-from .errors import SynthshardsError, UsageError, nearest, printable
+from .errors import SynthshardsError, UsageError, bounded, cut, nearest, printable
 
 #: Command → (module, attribute, line of help, extra that it needs).
 COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
@@ -91,7 +92,7 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
-            raise UsageError(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}")
+            raise UsageError(f"no command {cut(repr(args[0]))}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -139,6 +140,9 @@ def _load_numpy() -> None:
 
 def main() -> None:
     """Entry point: run the command line and exit with its code (0, 1, 2 or 130)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks, or no encoding has, is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     sys.argv = [arg for arg in sys.argv if arg != "--debug"]
     code: object = 0
@@ -176,7 +180,7 @@ def _fail(error: BaseException, line: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"error: {printable(' '.join(line.split()))}", err=True)
+    click.echo(f"error: {printable(bounded(' '.join(line.split())))}", err=True)
     return code
 
 

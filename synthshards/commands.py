@@ -16,6 +16,7 @@ from .catalog import TASKS, preset_names, resolve, task_from_text
 from .dataset.stored import open_stored
 from .errors import UsageError, cut
 from .kernels.buffers import Buffers
+from .options import MAX_ROWS, Integer
 from .params import describe
 from .tasks.task import Task
 from .tokenizer import write_tokenizer
@@ -157,12 +158,12 @@ def info(out: str, as_json: bool) -> None:
 @click.command()
 @click.argument("source", metavar="TASK|OUT")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--show", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
-@click.option("--seed", type=int, help="Seed of generated rows. [default: 0]")
+@click.option("--show", default=3, show_default=True, type=Integer(0, MAX_ROWS), help="Rows to show.")
+@click.option("--seed", type=Integer(), help="Seed of generated rows. [default: 0]")
 @click.option("--split", help="Split of generated rows. [default: train]")
 @click.option("--tokenizer", metavar="NAME", help="Show tokens of a Hugging Face tokenizer (Hub name, folder or file).")
-@click.option("--max-tokens", default=-1, show_default=True, help="Tokens to show per row; -1 for all.")
-@click.option("--text-chars", default=500, show_default=True, help="Characters to show per text; -1 for all.")
+@click.option("--max-tokens", type=Integer(), default=-1, show_default=True, help="Tokens to show per row; -1 for all.")
+@click.option("--text-chars", type=Integer(), default=500, show_default=True, help="Characters to show per text; -1 for all.")
 @click.option("--no-color", is_flag=True, help="Plain text (as with NO_COLOR set, or into a pipe).")
 @click.option("--html", metavar="FILE", help="Write an HTML page to FILE instead.")
 def inspect(

@@ -19,13 +19,18 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def bounded(message: str) -> str:
+    """A message without the middle of what makes it longer than a screen, which is some value that was given."""
+    return message if len(message) <= 2000 else f"{message[:500]} … ({len(message) - 1000} characters) … {message[-500:]}"
+
+
 class SynthshardsError(ValueError):
     """Base of all errors raised on purpose by this package: one line, whatever the names in it."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(bounded(message)))
 
 
 class UsageError(SynthshardsError):

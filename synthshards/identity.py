@@ -10,7 +10,7 @@ from operator import index
 from typing import Any
 
 from .digest import canonical_json
-from .errors import UsageError
+from .errors import UsageError, cut
 
 MAX_SHARDS = 100_000
 MAX_SEED = 2**64 - 1
@@ -44,9 +44,9 @@ class Identity:
         except TypeError:
             seed = -1
         if not 0 <= seed <= MAX_SEED:
-            raise UsageError(f"seed={self.seed!r} is not legal; legal: an integer 0..2^64-1")
+            raise UsageError(f"seed={cut(repr(self.seed))} is not legal; legal: an integer 0..2^64-1")
         if not isinstance(self.split, str) or not _SPLIT.fullmatch(self.split):
-            raise UsageError(f"split={self.split!r} is not legal; legal: lower-case letters, digits and _")
+            raise UsageError(f"split={cut(repr(self.split))} is not legal; legal: lower-case letters, digits and _")
         object.__setattr__(self, "seed", seed)
 
     def as_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from .errors import UsageError, nearest
+from .errors import UsageError, cut, nearest
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,16 +78,16 @@ def parse(cls: type[S], values: Mapping[str, Any], where: str, *, text: bool = F
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise UsageError(f"{where}: no parameter {name!r}{nearest(name, known)}; legal: {', '.join(known)}")
+            raise UsageError(f"{where}: no parameter {cut(repr(name))}{nearest(name, known)}; legal: {', '.join(known)}")
         hint = get_type_hints(cls, include_extras=True)[name]
         raw = None if text and value in ("null", "none", "None") and _optional(hint) else value
-        if text and raw is not None and _only_integers(hint) and not re.fullmatch("-?[0-9]+", raw):
-            raise UsageError(f"{where}: {name}={value!r} is not legal (expected int); legal: {legal(hint)}")
+        if text and raw is not None and _only_integers(hint) and not is_integer(raw):
+            raise UsageError(f"{where}: {name}={cut(repr(value))} is not legal (expected int); legal: {legal(hint)}")
         try:
             converted[name] = msgspec.convert(raw, hint, strict=not text)
         except msgspec.ValidationError as error:
             raise UsageError(
-                f"{where}: {name}={value!r} is not legal ({_reason(error)}); legal: {legal(hint)}"
+                f"{where}: {name}={cut(repr(value))} is not legal ({_reason(error)}); legal: {legal(hint)}"
             ) from None
     settings = cls(**converted)
     if check:
@@ -105,11 +105,16 @@ def assignments(pairs: tuple[str, ...] | list[str], where: str) -> dict[str, str
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise UsageError(f"{where}: {pair!r} is not KEY=VALUE")
+            raise UsageError(f"{where}: {cut(repr(pair))} is not KEY=VALUE")
         if key in out:
-            raise UsageError(f"{where}: {key} is given twice")
+            raise UsageError(f"{where}: {cut(key)} is given twice")
         out[key] = value
     return out
+
+
+def is_integer(text: str) -> bool:
+    """Whether a text is an integer as people write it: ASCII digits, at most 20, perhaps after a minus."""
+    return re.fullmatch("-?[0-9]{1,20}", text) is not None
 
 
 def describe(cls: type[Settings]) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ import click
 
 from synthshards.catalog import TASKS, resolve
 from synthshards.cli import BENCH_SECTIONS, load
-from synthshards.errors import UsageError, nearest
+from synthshards.errors import UsageError, cut, nearest
 from synthshards.formats import FORMATS, check_compression, get_format
+from synthshards.options import MAX_ROWS, Integer
+from synthshards.params import is_integer
 
-from ..commands import JSON, cores
+from ..commands import JSON, MAX_WORKERS, cores
 from . import memory, process, report
 from .machine import machine
 from .memory import MeasuredPreset
@@ -177,7 +179,7 @@ def add_ratios(document: dict[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[TASK|PRESET]...")
-@click.option("--rows", type=click.IntRange(min=1), help="Rows of each build. [default: 1048576]")
+@click.option("--rows", type=Integer(1, MAX_ROWS), help="Rows of each build. [default: 1048576]")
 @click.option("--formats", metavar="LIST", help="Such as parquet,arrow:lz4. [default: all]")
 @click.option("--workers", metavar="LIST", help="Workers of the builds, such as 1,2. [default: 1 and all cores]")
 @click.option(
@@ -267,8 +269,8 @@ def _cases(text: str) -> tuple[Case, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     items = text.split(",")
-    if not all(item.strip().isdecimal() and int(item) for item in items):
-        raise UsageError(f"--workers {text!r}; legal: numbers from 1, with commas between")
+    if not all(is_integer(item) and 0 < int(item) <= MAX_WORKERS for item in items):
+        raise UsageError(f"--workers {cut(repr(text))}; legal: numbers 1..{MAX_WORKERS}, with commas between")
     return tuple(sorted({int(item) for item in items}))
 
 

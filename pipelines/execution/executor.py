@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, TypeVar
 
-from synthshards.errors import UsageError
+from synthshards.errors import UsageError, cut
 
 from .progress import Tick
 from .threads import run_in_threads
@@ -52,5 +52,5 @@ def executor_named(name: str) -> Executor:
         UsageError: there is none.
     """
     if name not in EXECUTORS:
-        raise UsageError(f"--executor {name!r}; legal: {', '.join(EXECUTORS)}")
+        raise UsageError(f"--executor {cut(repr(name))}; legal: {', '.join(EXECUTORS)}")
     return EXECUTORS[name]

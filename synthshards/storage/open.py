@@ -11,11 +11,13 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..errors import UsageError
+from ..errors import UsageError, cut
 from .folder import Folder, reason
 from .local import LocalFolder
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+#: What a URL becomes by a slip: a local path would be made of it.
+_SLIP = re.compile(r"(file|s3a?|gs|gcs|abfss?|hdfs|viewfs|hf|https?)(?::/?|//+)(?!/)(.*)", re.IGNORECASE | re.DOTALL)
 _QUERY = re.compile(r"\?[A-Za-z_]+=")  # any other "?" is part of a name
 
 
@@ -34,12 +36,17 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
     text = os.fspath(location)
     scheme = _scheme_of(text)
     if not text or "\0" in text:
-        raise UsageError(f"{text!r} names no folder; give a path or a URL such as s3://bucket/prefix")
+        raise UsageError(f"{cut(repr(text))} names no folder; give a path or a URL such as s3://bucket/prefix")
     if scheme is None:
+        if slip := _SLIP.fullmatch(text):
+            url = f"{slip[1].lower()}://{'/' if slip[1].lower() == 'file' else ''}{slip[2]}"
+            raise UsageError(
+                f"{cut(repr(text))} is no URL; write {cut(url)} (or {cut('./' + text)} for a local folder of that name)"
+            )
         try:
             return LocalFolder(text.rstrip("/") or "/", Path(text).expanduser())
         except RuntimeError as error:  # "~nobody"
-            raise UsageError(f"cannot expand {text!r}: {reason(error)}") from error
+            raise UsageError(f"cannot expand {cut(repr(text))}: {reason(error)}") from error
     if scheme == "file":
         host, slash, rest = text[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
