@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -126,9 +127,9 @@ class CheckedFiles:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The stamp of a file, None where there is none."""
+    """The stamp of a file, None where there is none (but a pipe, say)."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError:
         return None
-    return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev)
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev) if S_ISREG(found.st_mode) else None

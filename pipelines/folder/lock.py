@@ -67,7 +67,7 @@ def _take(folder: Folder, path: Path, shared: bool) -> tuple[int, bool]:
     refuse_link(path.parent)
     for left in reversed(range(_TRIES)):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             if left and isinstance(error, FileNotFoundError | FileExistsError) and not _in_the_way(path.parent):

@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -142,16 +143,14 @@ def make_folders(folder: Path) -> None:
 
     Raises FileExistsError, with the name of the culprit, where a file is in the way, and OSError.
     """
-    if folder.is_dir():
-        return
-    if folder.parent != folder:
-        make_folders(folder.parent)
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():  # else another process was faster
-            raise
-    _sync(folder.parent)
+    absent = list(takewhile(lambda each: not each.is_dir(), (folder, *folder.parents)))
+    for each in reversed(absent):
+        try:
+            each.mkdir()
+        except FileExistsError:
+            if not each.is_dir():  # else another process was faster
+                raise
+        _sync(each.parent)
 
 
 def _create(temporary: Path) -> BinaryIO:

@@ -51,7 +51,10 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
         host, slash, rest = text[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
             raise UsageError(f"{text!r} names no local folder; write file:///absolute/path")
-        return LocalFolder(text.rstrip("/"), Path(unquote("/" + rest)))
+        path = unquote("/" + rest)
+        if "\0" in path:
+            raise UsageError(f"{cut(repr(text))} names no folder")
+        return LocalFolder(text.rstrip("/"), Path(path))
     from .remote import open_remote  # here, so that local work never loads it
 
     return open_remote(*_split_query(text))
