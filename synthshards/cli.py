@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import resource
 import signal
 import sys
 from io import TextIOWrapper
@@ -40,6 +42,9 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
     "bench": ("synthshards.pipelines.bench.command", "bench", "Measure speeds on this machine.", None),
 }
 
+
+#: What libraries and compiled kernels map, and a little for rows (bytes).
+_LEAST_MEMORY = 1 << 30
 
 #: Section of `bench` that a floor above its own measures → (module, extra that it needs).
 BENCH_SECTIONS: dict[str, tuple[str, str]] = {
@@ -79,6 +84,7 @@ class Group(click.Group):
         if name not in COMMANDS:
             return None
         module, attribute, _, extra = COMMANDS[name]
+        _check_memory()
         _load_numpy()
         command: click.Command = getattr(load(module, extra, name), attribute)
         return command
@@ -122,6 +128,15 @@ def cli(ctx: click.Context, debug: bool) -> None:
         click.echo(ctx.get_help())
 
 
+def _check_memory() -> None:
+    """Raise `SynthshardsError` under a limit that LLVM will meet: it ends the process then, without a line of ours."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_MEMORY:
+        raise SynthshardsError(
+            f"only {limit >> 20} MB of memory may be mapped (ulimit -v); legal: at least {_LEAST_MEMORY >> 20} MB"
+        )
+
+
 def _load_numpy() -> None:
     """Import NumPy with one thread for its linear algebra.
 
@@ -158,15 +173,25 @@ def main() -> None:
         code = 130
     except SynthshardsError as error:
         code = _fail(error, str(error), error.exit_code, debug)
-    except MemoryError as error:
-        code = _fail(error, "out of memory; legal: smaller --shard-examples or fewer --workers", 1, debug)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        code = _fail(error, f"{where}{error.strerror or error}", 1, debug)
     except Exception as error:
-        line = f"{type(error).__name__}: {error} (a fault of synthshards: please report it, with what --debug shows)"
-        code = _fail(error, line, 1, debug)
+        code = _fail(error, _shortage(error) or _unforeseen(error), 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _shortage(error: Exception) -> str | None:
+    """What the system had too little of, where that is what stopped us: whoever needed it says so in words of its own."""
+    said = " ".join(str(each) for each in (error, error.__cause__, error.__context__))
+    if "can't start new thread" in said:
+        return "no more threads can be started; legal: fewer --workers, or more threads or memory (ulimit -u, ulimit -v)"
+    if isinstance(error, MemoryError) or re.search("failed to map segment|(?i:cannot allocate memory)", said):
+        return "out of memory; legal: smaller --shard-examples, fewer --workers, or more memory (ulimit -v)"
+    return None
+
+
+def _unforeseen(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
+    return f"{type(error).__name__}: {error} (a fault of synthshards: please report it, with what --debug shows)"
 
 
 def _click_line(error: click.ClickException) -> str:
