@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -74,9 +75,10 @@ class Journal:
             self.flush()
 
     def _append_local(self, line: bytes) -> None:
-        path = self._folder.where(f"{self._name}.jsonl")
+        path = Path(self._folder.where(f"{self._name}.jsonl"))
         try:
             if self._file is None:
+                path.parent.mkdir(exist_ok=True)  # gone where there are no locks and another build has just finished
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             while line:  # the system may take less than it was given
                 line = line[os.write(self._file, line) :]

@@ -89,10 +89,20 @@ WRONG = [
     ["depo", "--shards", "2", "--out", ""],
     ["depo", "--shards", "2", "--out", "s4://bucket/prefix"],
     ["depo", "--shards", "2", "--no-such-option"],
+    ["depo", "--shards", "2", "--out", "s3:/bucket/prefix"],
+    ["depo", "--shards", "2", "--out", "file:/x"],
+    ["depo", "--shards", "2", "--out", "GS:x"],
+    ["depo", "--shards", "2", "--split", "a" * 300],
+    ["depo", "--shards", "2", "--workers", "9" * 30],
+    ["depo", "--shards", "2", "--workers", "5000"],
+    *(["depo", "--shards", "2", option, number]
+      for option in ("--shards", "--examples", "--shard-examples", "--seed", "--workers")
+      for number in ("1_0", "٣", " 2 ", "+1", "1e1", "1.0")),
+    *(["depo", "--shards", "2", f"N={number}"] for number in ("1_0", "٣٣", " 20 ", "9" * 5000)),
 ]
 
 
-@pytest.mark.parametrize("args", WRONG, ids=" ".join)
+@pytest.mark.parametrize("args", WRONG, ids=lambda args: " ".join(args)[:60])
 def test_wrong_usage_is_one_line_and_leaves_nothing_on_disk(
     args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
 ) -> None:
@@ -101,6 +111,7 @@ def test_wrong_usage_is_one_line_and_leaves_nothing_on_disk(
     assert ended.code == 2, ended
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
+    assert len(ended.err) < 1200  # no value is repeated whole
     assert ended.out == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -126,10 +137,63 @@ def test_a_file_in_the_way_and_unknown_shards_are_refused(tmp_path: Path, cli: A
             2,
             f"error: {tmp_path}/file: is a file; legal: a folder, or a name that is free\n",
         )
-    ended = cli("build", *SMALL, "--shards", "2", "--out", tmp_path / "theirs")
-    assert ended.code == 2
-    assert "holds 1 shard files without a manifest (such as train-00000.parquet)" in ended.err
+        ended = cli("build", *SMALL, "--shards", "2", "--out", tmp_path / "theirs", *overwrite)
+        assert ended.code == 2
+        assert "holds 1 shard files that no manifest, plan or record there names (train-00000.parquet)" in ended.err
+        assert "--overwrite" not in ended.err
     assert picture(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["overwrite", "build", "parts", "grow", "reproduce", "seal"])
+@pytest.mark.parametrize("link", ["folder", "nowhere"])
+def test_a_scratch_folder_that_is_a_link_is_refused_and_what_lies_behind_it_stays(
+    command: str, link: str, tmp_path: Path, cli: Any
+) -> None:
+    out, target = tmp_path / "x", tmp_path / "target"
+    build(small(3), str(out))
+    build(small(3), str(tmp_path / "source"))
+    if link == "folder":
+        target.mkdir()
+        for name in ("plan-0123456789abcdef.json", "records-1.jsonl", "half.tmp", "lock", "mine"):
+            (target / name).write_bytes(b"{}")
+    (out / SCRATCH).symlink_to(target)
+    before = files(tmp_path)
+    shards = ["build", *SMALL, "--out", out, "--shards"]
+    ended = cli(*{
+        "overwrite": [*shards, "3", "--overwrite"],
+        "build": [*shards, "3"],
+        "parts": [*shards, "3", "--only-shards", "0"],
+        "grow": [*shards, "4"],
+        "reproduce": ["reproduce", tmp_path / "source", "--out", out],
+        "seal": ["seal", out],
+    }[command])  # fmt: skip
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"{out}/{SCRATCH}: is a symbolic link" in ended.err
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_overwriting_deletes_nothing_that_is_merely_named_like_a_shard(state: str, tmp_path: Path, cli: Any) -> None:
+    out = tmp_path / "x"
+    build(small(3), str(out)) if state == "finished" else unfinished(out, 3)
+    (out / "backup-00007.tar").write_bytes(b"theirs")
+    (out / "train-00003.parquet").write_bytes(b"theirs")
+    before = files(out)
+    ended = cli("build", *SMALL, "--shards", "3", "--overwrite", "--out", out)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "names (backup-00007.tar, train-00003.parquet)" in ended.err
+    assert {name: data for name, data in files(out).items() if "lock" not in name} == before
+    ended = cli("build", *SMALL, "--shards", "4", "--out", out)  # nor does growing replace it
+    assert (ended.code, "names (train-00003.parquet)" in ended.err) == (2, True)
+    assert {name: data for name, data in files(out).items() if "lock" not in name} == before
+
+
+def test_what_others_put_into_the_scratch_folder_stays_there(tmp_path: Path) -> None:
+    unfinished(tmp_path / "x", 2)
+    (tmp_path / "x" / SCRATCH / "notes.txt").write_bytes(b"mine")
+    build(small(2), str(tmp_path / "x"))
+    build(small(2), str(tmp_path / "x"), overwrite=True)
+    assert set(files(tmp_path / "x")) == {*names(2), SCRATCH, f"{SCRATCH}/notes.txt"}
 
 
 def test_an_unfinished_build_is_not_mixed_with_a_smaller_one_or_one_past_its_short_end(tmp_path: Path) -> None:
@@ -188,6 +252,10 @@ def test_overwriting_a_damaged_manifest_works_but_never_another_programs(tmp_pat
     os.truncate(manifest, 500)
     with pytest.raises(ManifestError):
         build(small(2), str(tmp_path / "x"))
+    with pytest.raises(UsageError, match=r"names \(train-00000.parquet, train-00001.parquet\)"):
+        build(small(2), str(tmp_path / "x"), overwrite=True)  # it no longer tells which files are its own
+    for shard in (tmp_path / "x").glob("train-*"):
+        shard.unlink()
     build(small(2), str(tmp_path / "x"), overwrite=True)
     assert files(tmp_path / "x") == whole
     manifest.write_text('{"name": "my web app"}')

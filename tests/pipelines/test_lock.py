@@ -182,14 +182,72 @@ def test_a_file_in_the_place_of_the_scratch_folder_is_named(tmp_path: Path) -> N
         pass
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS])
-def test_a_file_system_that_cannot_lock_is_named(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     def flock(*_: object) -> None:
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(StorageError, match=rf"cannot lock {tmp_path}/\.building/lock: {os.strerror(error)}"):
+
+
+def test_a_lock_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_locks(monkeypatch, errno.EIO)
+    with pytest.raises(StorageError, match=rf"cannot lock {tmp_path}/\.building/lock: {os.strerror(errno.EIO)}"):
         build(small(), str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_without_locks_all_works_after_one_warning(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    """Lustre, as it is often mounted."""
+    build(small(3), str(tmp_path / "whole"))
+    refuse_locks(monkeypatch, error)
+    command, out = ["build", *SMALL, "--shards", "3", "--out", tmp_path / "x"], tmp_path / "x"
+    ended = cli(*command)
+    assert (ended.code, ended.err.count("\n")) == (0, 1)
+    assert ended.err.startswith(f"warning: {out}: its file system has no locks; ")
+    assert files(out) == files(tmp_path / "whole")
+    for args in ([*command, "--overwrite"], [*command, "--shards", "5", "--only-shards", "3-4"], ["seal", out]):
+        assert cli(*args).code == 0
+    assert set(files(out)) == names(5)
+
+
+def test_without_locks_another_identity_gives_way_as_in_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_locks(monkeypatch, errno.ENOSYS)
+    real = LocalFolder.write
+
+    def write(self: LocalFolder, name: str, data: Any) -> None:
+        real(self, name, data)
+        if name.startswith("train"):
+            monkeypatch.setattr(LocalFolder, "write", real)
+            with pytest.raises(UsageError, match="seed is 0 there, 1 here"):
+                build(small(3, seed=1), str(tmp_path / "x"))
+            build(small(3), str(tmp_path / "x"))  # the same rows: harmless
+
+    monkeypatch.setattr(LocalFolder, "write", write)
+    build(small(3), str(tmp_path / "x"))
+    build(small(3), str(tmp_path / "whole"))
+    assert files(tmp_path / "x") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("fails", ["mkdir", "open"])
+def test_a_folder_in_which_nothing_can_be_made_is_given_up(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc, or the current folder once it is deleted: each try says that something is not there."""
+    tries = 0
+
+    def absent(*_: object, **__: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(*((Path, "mkdir") if fails == "mkdir" else (os, "open")), absent)
+    with pytest.raises(StorageError, match="No such file or directory"), locked(open_folder(tmp_path), shared=False):
+        pass
+    assert tries == 100
 
 
 def test_an_interrupt_in_the_loop_leaves_neither_threads_nor_the_lock(
