@@ -9,17 +9,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import SMALL, files, names, picture, small
+from folders import SMALL, files, names, picture, small, unfinished
 
 from synthshards.dataset.manifest_parser import load
-from synthshards.errors import DataError, StorageError, UsageError
-from synthshards.pipelines.build import build
+from synthshards.errors import DataError, ManifestError, StorageError, UsageError
+from synthshards.pipelines.build import build, seal
 from synthshards.storage.local import LocalFolder, _create
 from synthshards.storage.open import open_folder
 
@@ -171,3 +172,109 @@ def test_a_finished_folder_that_may_only_be_read_is_complete_and_cannot_grow(unp
         assert (ended.code, ended.out) == (1, "")
         assert ended.err.endswith(": Permission denied\n")
     assert picture(unprivileged) == before
+
+
+@pytest.mark.parametrize("moment", ["in the middle", "behind the last shard", "and made again"])
+@pytest.mark.parametrize("part", [None, "0-2"])
+def test_a_folder_that_is_deleted_during_a_build_is_an_error_and_gets_no_manifest(
+    part: str | None, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, out = LocalFolder.write, tmp_path / "x"
+
+    def write(self: LocalFolder, name: str, data: Any) -> None:
+        real(self, name, data)
+        if name == f"train-0000{2 if 'last' in moment else 1}.parquet":
+            shutil.rmtree(out)
+            if "again" in moment:
+                out.mkdir()
+
+    monkeypatch.setattr(LocalFolder, "write", write)
+    with pytest.raises(StorageError, match="deleted or moved|no longer what was written|No such file"):
+        build(small(3), str(out), only_shards=part)
+    assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["train-00001.parquet", "manifest.json", ".building/plan-0.json", "train-00003.parquet"])
+@pytest.mark.parametrize("command", ["build", "grow", "verify", "reproduce", "overlap", "seal", "info", "inspect"])
+def test_nobody_waits_for_a_pipe(name: str, command: str, tmp_path: Path, cli: Any) -> None:
+    """To open one that has the name of a shard, a manifest or a plan would wait for its writer, for ever."""
+    out = tmp_path / "x"
+    build(small(3), str(out))
+    build(small(3), str(tmp_path / "source"))
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).unlink(missing_ok=True)
+    os.mkfifo(out / name)
+    words = {
+        "build": ["build", *SMALL, "--shards", "3", "--out", out],
+        "grow": ["build", *SMALL, "--shards", "4", "--out", out],
+        "reproduce": ["reproduce", tmp_path / "source", "--out", out],
+        "overlap": ["overlap", out, tmp_path / "source"],
+        "inspect": ["inspect", out, "--show", "200", "--max-tokens", "1"],
+    }.get(command, [command, out])
+    ended = cli(*words)
+    assert ended.code in (0, 1, 2)
+    assert ended.err.count("\n") == (ended.code != 0)
+    if name == "manifest.json" or (name == "train-00001.parquet" and command in ("verify", "overlap", "inspect")):
+        assert (ended.code, "a pipe, socket or device" in ended.err + ended.out) == (1, True)
+
+
+NESTED = b"[" * 100_000 + b"]" * 100_000
+
+
+def test_plans_and_records_that_are_nested_too_deeply_are_no_plans_and_records(tmp_path: Path) -> None:
+    journal = unfinished(tmp_path / "x", 2)
+    with journal.open("ab") as file:
+        for line in (NESTED, b'{"shard_key": ' + NESTED + b"}", b'{"shard_key": "", "shard": ' + NESTED + b"}"):
+            file.write(line + b"\n")
+    assert build(small(2), str(tmp_path / "x")).kept == 2
+    unfinished(tmp_path / "y", 2)
+    (plan,) = (tmp_path / "y" / ".building").glob("plan-*")
+    for data in (NESTED, b'{"dataset": {"params": {"a": ' + NESTED + b"}}}"):
+        plan.write_bytes(data)
+        for attempt in (lambda: build(small(2), str(tmp_path / "y")), lambda: seal(str(tmp_path / "y"))):
+            with pytest.raises(ManifestError, match=r"plan-\w+\.json: not a plan"):
+                attempt()
+
+
+def test_a_record_that_names_another_file_counts_for_nothing(tmp_path: Path) -> None:
+    """Else the manifest would vouch for a file of somebody else, and --overwrite would delete it."""
+    journal = unfinished(tmp_path / "x", 2)
+    size = (tmp_path / "x" / "train-00001.parquet").stat().st_size
+    (tmp_path / "x" / "README.md").write_bytes(bytes(size))
+    journal.write_text(journal.read_text().replace("train-00001.parquet", "README.md"))
+    assert build(small(2), str(tmp_path / "x")).kept == 1
+    assert (tmp_path / "x" / "README.md").read_bytes() == bytes(size)
+
+
+@pytest.mark.parametrize("threads", range(4))
+def test_too_few_threads_are_one_line(
+    threads: int, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, start = threads, threading.Thread.start
+
+    def limited(self: threading.Thread) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    ended = cli("build", *SMALL, "--shards", "8", "--workers", "4", "--out", tmp_path / "x")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("error: no more threads can be started; legal: fewer --workers, ")
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("megabytes", [100, 300, 600])
+def test_too_little_memory_is_one_line(megabytes: int, tmp_path: Path) -> None:
+    """From LLVM it would be an abort, or a library that "cannot be found"."""
+    limited = (
+        f"import resource; from synthshards.cli import main; resource.setrlimit(resource.RLIMIT_AS, "
+        f"({megabytes} << 20, {megabytes} << 20)); main()"
+    )
+    args = [sys.executable, "-c", limited, "build", *SMALL, "--shards", "3", "--out", str(tmp_path / "x")]
+    ended = subprocess.run(args, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert ended.stderr == f"error: only {megabytes} MB of memory may be mapped (ulimit -v); legal: at least 1024 MB\n"
+    assert not (tmp_path / "x").exists()
