@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         longest_row=max(longest_row(sets, train_task.tokenizer), train.seq_len or 0),
     )  # fmt: skip
     model = built.model.to(device)
+    if line := built.about_seed(config["seed"]):
+        print(line)
     optimizer = make_optimizer(model, train)
 
     # Batches in index order, the same ones from shards and on the fly.

@@ -17,7 +17,7 @@ from .ranges import Count, Natural, NonNegative, Share
 class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to train."""
 
-    num_examples: int = 20_000
+    num_examples: int = 0
     batch_size: Count = 8
     learning_rate: NonNegative = 5e-4
     weight_decay: NonNegative = 0.0
@@ -42,11 +42,18 @@ class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     resume: Literal["no", "auto"] = "no"
     log_every_steps: Natural = 0
     save_model: bool = False
+    stop_on_nan: bool = True
+    stop_on_usr1: bool = False
 
     def check(self) -> None:
-        """Refuse windows without a length."""
+        """Refuse windows without a length, and a warm-up that never ends."""
         if self.packing != "pad" and self.seq_len is None:
             raise UsageError(f"train: packing={self.packing} needs train.seq_len, the tokens of a window")
+        if self.warmup_steps > self.max_steps:
+            raise UsageError(
+                f"train: warmup_steps={self.warmup_steps} is beyond max_steps={self.max_steps}; "
+                f"legal: 0..{self.max_steps}"
+            )
 
 
 class EvalOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ class ScoreTable:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add an evaluation: `step`, `examples_seen`, in some `hop`, `accuracy`, then what the metric has."""
+        """Add an evaluation: `step`, `examples_seen`, in some `hop`, `accuracy`, what the metric has, then counts."""
         self.rows.append(row)
 
     def write(self) -> None:
