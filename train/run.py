@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from synthshards.errors import DataError, UsageError, first_line
-from synthshards.identity import MAX_SEED
 from synthshards.params import parse
 from synthshards.storage.local import replacing
 
-from .config.options import DataOptions, EvalOptions, LoggingOptions, TrainOptions
+from .config.compose import GROUPS, name_and_options
+from .config.options import DataOptions, EvalOptions, LoggingOptions, RunOptions, TrainOptions
 from .data.batches import epoch_sizes, shifted, stream_of
 from .data.eval_sets import longest_met
 from .data.train_tasks import make_train_tasks
@@ -55,13 +55,13 @@ class Run:
 
     def __init__(self, config: Mapping[str, Any], given: Mapping[str, Any] | None = None, say: Say = print) -> None:
         self.config = config
+        own = parse(RunOptions, {k: v for k, v in config.items() if k not in GROUPS}, "curve")
         self.train = parse(TrainOptions, config["train"], "train")
         self.eval = parse(EvalOptions, config["eval"], "eval")
         self.logging = parse(LoggingOptions, config["logging"], "logging")
         check_installed(self.logging)
         self.data = parse(DataOptions, {k: v for k, v in config["data"].items() if k != "mixture_groups"}, "data")
-        self.seed = _seed(config["seed"])
-        self.folder = Path(config["output_dir"])
+        self.seed, self.folder = own.seed, Path(own.output_dir)
         self.rank, self.world_size = rank_and_world_size()
         self._say: Say = say if self.rank == 0 else lambda line: None
         if self.train.batch_size % self.world_size:
@@ -71,13 +71,13 @@ class Run:
             )
         self.device = choose_device(self.train.device)
 
-        name, options = _name_and_options(config["model"])
+        name, options = name_and_options(config["model"])
         special = tokenizer_ids(parse_options(name, options))
         self.train_tasks = make_train_tasks(
             config["dataset"], self.data, self.train, given=given, special=special,
             mixed=config["data"].get("mixture_groups"),
         )  # fmt: skip
-        tables = score_tables(self.train_tasks, self.folder, config["metrics_file"], config["plot_file"])
+        tables = score_tables(self.train_tasks, self.folder, own.metrics_file, own.plot_file)
         self.evaluator = Evaluator(self.train_tasks, tables, self.eval, self.seed)
         self.pad_id = special.pad if special is not None and special.pad is not None else 0
         self.loader = stream_of(
@@ -92,7 +92,8 @@ class Run:
         if self.train.packing != "pad" and self.train.isolate:
             check_isolation(self.model)
         self.optimizer = make_optimizer(self.model, self.train)
-        self.step, self.seen, self.timer = 0, Seen(epoch_sizes(self.train_tasks, self.data)), Timer(self.train.max_steps)
+        self.step, self.timer = 0, Timer(self.train.max_steps)
+        self.seen = Seen(epoch_sizes(self.train_tasks, self.data))
         #: The first step whose loss, or whose weights at an evaluation, were no numbers.
         self.diverged_at: int | None = None
         #: Names the run to Weights & Biases, also where it is resumed.
@@ -320,13 +321,3 @@ class Run:
             **self.timer.record(),
         }
         write_record(self.folder, self.train_tasks, self.evaluator.sets, figures)
-
-
-def _name_and_options(group: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    return str(group["name"]), {key: value for key, value in group.items() if key != "name"}
-
-
-def _seed(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_SEED:
-        raise UsageError(f"seed={value!r}; legal: an integer 0..2^64-1")
-    return value

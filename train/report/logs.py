@@ -88,9 +88,8 @@ class WeightsAndBiases:
                 id=run_id,
             )  # fmt: skip
         except Exception as error:  # no key, no network, an illegal name: it has classes of its own for each
-            raise UsageError(
-                f"logging.wandb: {first_line(error)}; legal: a login, WANDB_MODE=offline, or logging.wandb.enabled=false"
-            ) from None
+            legal = "a login, WANDB_MODE=offline, or logging.wandb.enabled=false"
+            raise UsageError(f"logging.wandb: {first_line(error)}; legal: {legal}") from None
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
