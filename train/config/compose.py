@@ -147,11 +147,11 @@ def _no_such_key(key: str, overrides: Sequence[str], name: str) -> str:
             parents, last = parents[:depth], parent
             break
         at = inner
-    legal = [str(one) for one in at] + ([] if parents else groups)
+    legal = [str(one) for one in at] if parents else [*(str(one) for one in at if one not in groups), *groups]
     where = f"{'.'.join(parents)}: no key" if parents else "no setting"
     others = ""
     if len(parents) == 1 and len(files := sorted((CONF / parents[0]).glob("*.yaml"))) > 1:
         others = f" in {parents[0]}={at.get('name')}{nearest(last, legal)}"
         if having := [f"{parents[0]}={path.stem}" for path in files if last in OmegaConf.load(path)]:
             others += f"; {' and '.join(having)} {'have' if len(having) > 1 else 'has'} it"
-    return f"{where} {last!r}{others or nearest(last, legal)}; legal: {', '.join(dict.fromkeys(legal))}"
+    return f"{where} {last!r}{others or nearest(last, legal)}; legal: {', '.join(legal)}"
