@@ -310,6 +310,7 @@ class Run:
     def _record(self) -> None:
         figures = {
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "id": self.id,
             "steps": self.step,
             "examples_seen": self.examples_seen,
             "tokens_seen": self.seen.tokens,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
@@ -76,6 +77,9 @@ def load(folder: Path, config_digest: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
+        with ZipFile(path) as file:  # torch itself does not look at the checksums of what it reads
+            if damaged := file.testzip():
+                raise DataError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version, digest = state["version"], state["config"]
     except Exception as error:  # torch raises what it likes
