@@ -28,7 +28,7 @@ def test_json_lines_tell_every_step_and_evaluation(tmp_path: Path, monkeypatch: 
     steps = [line for line in found if "train/loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert [line["train/examples_seen"] for line in steps] == [4, 8, 12, 16, 20, 24]
-    assert steps[2]["train/learning_rate"] == pytest.approx(0.005)
+    assert steps[2]["train/learning_rate"] == pytest.approx(0.01 * 4 / 7)
     assert all(0 < line["train/loss"] < 6 for line in steps)
     told = [line for line in found if "train/loss" not in line]
     rows = table(tmp_path / "depo_hop_metrics.csv")

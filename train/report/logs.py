@@ -130,10 +130,10 @@ def open_logs(
         UsageError: Weights & Biases does not take the run.
     """
     logs: list[Log] = []
-    if options.jsonl:
-        logs.append(JsonLines(folder, from_step))
+    if options.wandb.enabled:  # the one that may refuse comes first
+        logs.append(WeightsAndBiases(folder, options, config, run_id))
     if options.tensorboard:
         logs.append(TensorBoard(folder))
-    if options.wandb.enabled:
-        logs.append(WeightsAndBiases(folder, options, config, run_id))
+    if options.jsonl:
+        logs.append(JsonLines(folder, from_step))
     return logs
