@@ -155,7 +155,8 @@ def test_shards_in_an_object_store(tmp_path: Path, cli: Cli, s3_url: str) -> Non
 @pytest.mark.parametrize("packing", ["concat", "paper", "best-fit"])
 def test_windows_are_counted_as_the_rows_and_tokens_in_them(packing: str, tmp_path: Path) -> None:
     made = make_run(tmp_path, *DEPO, f"train.packing={packing}", "train.seq_len=48", "train.num_workers=2")
-    batches, begun, tokens = iter(made.loader.stream), set(), 0
+    again = make_run(tmp_path, *DEPO, f"train.packing={packing}", "train.seq_len=48")
+    batches, begun, tokens = iter(again.loader.stream), set(), 0
     for _ in range(made.train.max_steps):
         batch = next(batches)
         tokens += int((batch["index"] >= 0).sum())
