@@ -69,6 +69,11 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line: its first, or the name of its class."""
+    return next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__)
+
+
 def cut(text: str, most: int = 80) -> str:
     """At most `most` characters of a text that may be long (a grammar, say), for one line."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -17,6 +17,7 @@ from .catalog import TASKS, is_task_name, preset_names, task_from_text
 from .dataset.stored import StoredDataset, open_stored
 from .errors import UsageError, VersionError, nearest
 from .tasks.task import Row, Task, Verdict
+from .tokenizer import with_special_ids
 
 #: Entries of a list that are shown among a row's facts.
 _LIST = 16
@@ -43,27 +44,38 @@ class Shown:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Token ids → printed tokens, and text → ids, of a Hugging Face tokenizer."""
+    """Token ids → printed tokens, and text → ids, of a Hugging Face tokenizer; its own ids for what begins a row and
+    what separates, None where it has none."""
 
     name: str
+    bos: int | None
+    sep: int | None
     names: Callable[[Sequence[int]], list[str]]
     encode: Callable[[str], list[int]]
 
 
 def rows_of(
-    source: str, pairs: Sequence[str] = (), *, seed: int | None = None, split: str | None = None
+    source: str,
+    pairs: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    split: str | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[Task | None, Iterator[Row], str]:
     """The task (None where this package no longer has its version), the rows and a title.
 
     Args:
         source: a task or preset name, whose rows are made now, or a dataset, whose rows are read.
         pairs, seed, split: of rows that are made now (seed 0 and split "train" where left out).
+        tokenizer: whose bos and sep these rows have, as in training with it; stored rows keep their own.
 
     Raises:
         UsageError: no such task or dataset, or any of `pairs`, `seed` and `split` for stored rows.
     """
     if is_task_name(source):
         task = task_from_text(source, pairs)
+        if tokenizer is not None:
+            task = with_special_ids(task, tokenizer.bos, tokenizer.sep)
         seed, split = 0 if seed is None else seed, "train" if split is None else split
         task.key(seed, split)  # an illegal seed or split is refused before anything is shown
         title = f"{' '.join([source, *pairs])}: seed {seed}, split {split}, made now"
@@ -128,7 +140,10 @@ def load_tokenizer(name: str) -> Tokenizer:
         tokens = [tokenizer.convert_ids_to_tokens(i) if i < known else None for i in ids]
         return [f"<unknown_{i}>" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
-    return Tokenizer(name, names, lambda text: list(tokenizer.encode(text, add_special_tokens=False)))
+    return Tokenizer(
+        name, tokenizer.bos_token_id, getattr(tokenizer, "sep_token_id", None), names,
+        lambda text: list(tokenizer.encode(text, add_special_tokens=False)),
+    )  # fmt: skip
 
 
 def show_row(
@@ -194,8 +209,8 @@ def report(
         UsageError: as `rows_of` and `load_tokenizer`.
         DataError: a shard is damaged (while iterating).
     """
-    task, rows, title = rows_of(source, pairs, seed=seed, split=split)
     names = load_tokenizer(tokenizer) if tokenizer is not None else None
+    task, rows, title = rows_of(source, pairs, seed=seed, split=split, tokenizer=names)
     numbered = enumerate(islice(rows, show))
     return title, (show_row(i, r, task, names, max_tokens=max_tokens, text_chars=text_chars) for i, r in numbered)
 

@@ -28,6 +28,22 @@ SIZE = 3_275
 SPECIALS = ("<bos>", "<eos>", "<pad>")
 
 
+def with_special_ids(task: Task, bos: int | None, sep: int | None) -> Task:
+    """The task with a tokenizer's ids in place of its own, as a model that comes with that tokenizer is trained on it.
+
+    Args:
+        task: the same is returned where it has no such parameters, or the same ids.
+        bos, sep: what begins a row, and what separates; None where the tokenizer has none.
+
+    Raises:
+        UsageError: an id that the task's other tokens have.
+    """
+    own = task.params.canonical()
+    ids = {"bos_token_id": bos, "separator_token_id": sep}
+    changed = {name: value for name, value in ids.items() if value is not None and own.get(name, value) != value}
+    return type(task)({**own, **changed}) if changed else task
+
+
 class Vocabulary:
     """A bijection between the ids that a task's rows can contain and 0..n-1, in ascending order of the ids.
 

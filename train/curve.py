@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import click
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
@@ -18,12 +20,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from synthshards.errors import UsageError
 
-from .config.compose import CONF, compose, given_of, one_line, resolved
+from .config.compose import CONF, REFUSED, compose, given_of, one_line, resolved
 from .loop.distributed import process_group
+from .loop.failures import explained
+from .loop.signals import Terminated
 from .run import Run
 
 
@@ -39,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known, unknown = parser.parse_known_intermixed_args(args)
     if flag := next((arg for arg in unknown if arg.startswith("-")), None):
         _refuse(f"no flag {flag}")
+    for flag in ("config_name", "config_path", "shell_completion", "experimental_rerun", "hydra_help"):
+        if getattr(known, flag, None):
+            _refuse(f"no flag --{flag.replace('_', '-')}")
     overrides = [*known.overrides, *unknown]
     flags = [arg for arg in args if arg not in overrides]  # Hydra wants them apart
     _check(overrides, flags)
@@ -52,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             values, context = resolved(config), HydraConfig.get()
             if context.mode == RunMode.MULTIRUN:
                 values["output_dir"] = context.runtime.output_dir
-            with process_group(values["train"]["device"]):
+            with explained(), process_group(str(values["train"].get("device"))):
                 Run(values, given_of(context.overrides.task)).run()
         except BaseException as error:
             caught.append(error)
@@ -62,13 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     full, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come out as exceptions
     try:
         job()
-    except (HydraException, OmegaConfBaseException) as error:
+    except REFUSED as error:
         raise UsageError(one_line(error)) from None
     finally:
         sys.argv = before
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:
             os.environ["HYDRA_FULL_ERROR"] = full
+    if caught and isinstance(caught[0], Terminated):
+        click.echo("stopped", err=True)
+        raise click.exceptions.Exit(128 + signal.SIGTERM)
     if caught:
         raise caught[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,14 @@ class Evaluator:
         """Whether the evaluation behind a step is the last one that has been done."""
         return any(row["step"] == step for row in self.tables[0].rows[-1:])
 
-    def evaluate(self, model: nn.Module, step: int, examples_seen: int, logs: Sequence[Log]) -> list[str]:
-        """Evaluate every task, write tables and pictures, then log; what to tell of it."""
+    def evaluate(
+        self, model: nn.Module, step: int, examples_seen: int, counts: Mapping[str, int], logs: Sequence[Log]
+    ) -> list[str]:
+        """Evaluate every task, write tables and pictures, then log; what to tell of it.
+
+        Args:
+            counts: the last columns of every table.
+        """
         lines: list[str] = []
         figures: dict[str, float] = {}
         number = len({row["step"] for row in self.tables[0].rows})
@@ -58,7 +64,7 @@ class Evaluator:
             options = metric_options(self.options, train_task, derived_seed(self.seed, step))
             view, name, task = train_task.view(model), train_task.name, train_task.task
             for row, values in list(scores(view, name, task, sets, options, self.options.packed_seq_len)):
-                table.add({"step": step, "examples_seen": examples_seen, **row})
+                table.add({"step": step, "examples_seen": examples_seen, **row, **counts})
                 figures |= values
                 lines.append(progress_line(name, task, row))
         for table in self.tables:

@@ -13,12 +13,13 @@ import torch
 from synthshards.errors import UsageError
 from synthshards.params import parse
 
-from .config.compose import compose, given_of
-from .config.options import DataOptions, EvalOptions, TrainOptions
+from .config.compose import GROUPS, compose, given_of, name_and_options
+from .config.options import DataOptions, EvalOptions, RunOptions, TrainOptions
 from .data.batches import training_tensors
 from .data.eval_sets import eval_sets, longest_row, metric_options
 from .data.train_tasks import make_train_tasks
 from .evaluation.evaluate import scores
+from .loop.failures import explained
 from .loop.step import choose_device, make_optimizer, mean_loss
 from .models import build_model, parse_options, tokenizer_ids
 
@@ -52,12 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UsageError(
                 f"{key} says nothing here: the minimal example leaves it out; legal with: synthshards curve"
             )
+    with explained():
+        _experiment(overrides)
+
+
+def _experiment(overrides: Sequence[str]) -> None:
     config = compose(overrides, "minimal")
     train, ev = parse(TrainOptions, config["train"], "train"), parse(EvalOptions, config["eval"], "eval")
+    seed = parse(RunOptions, {k: v for k, v in config.items() if k not in GROUPS}, "train").seed
     device = choose_device(train.device)
 
     # Rows to train on: the split "train" of a seed; rows to be asked: its split "eval". They share no stream.
-    name, options = config["model"].pop("name"), config["model"]
+    name, options = name_and_options(config["model"])
     special = tokenizer_ids(parse_options(name, options))
     data = parse(DataOptions, config["data"], "data")
     (train_task,) = make_train_tasks(config["dataset"], data, train, given=given_of(overrides), special=special)
@@ -65,10 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # A model with random weights, large enough for the largest id and the longest row.
     built = build_model(
-        name, options, seed=config["seed"], task=train_task.name, largest_id=train_task.largest_id,
+        name, options, seed=seed, task=train_task.name, largest_id=train_task.largest_id,
         longest_row=max(longest_row(sets, train_task.tokenizer), train.seq_len or 0),
     )  # fmt: skip
     model = built.model.to(device)
+    if line := built.about_seed(seed):
+        print(line)
     optimizer = make_optimizer(model, train)
 
     # Batches in index order, the same ones from shards and on the fly.
@@ -76,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train.batch_size, packing=train.packing, seq_len=train.seq_len, repeat=True, tokenizer=train_task.tokenizer,
         pad_id=(special.pad if special is not None else None) or 0,
     )  # fmt: skip
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(seed)
     for step, batch in zip(range(1, train.max_steps + 1), stream, strict=False):
         inputs = {key: value.to(device) for key, value in training_tensors(batch).items()}
         loss = mean_loss(model, inputs, train.isolate, built.plain_logits)
@@ -86,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"step {step:3d}  loss {loss.item():.4f}", flush=True)
 
     # What it has learned: whole answers, and tokens of answers with and without marks such as <ans>.
-    measuring = metric_options(ev, train_task, config["seed"])
+    measuring = metric_options(ev, train_task, seed)
     for row, _ in scores(model, train_task.name, train_task.task, sets, measuring):
         name = f"hop_{row['hop']}" if "hop" in row else train_task.name
         extra = "".join(f"  {key} {row[key]:.4g}" for key in train_task.evaluation.progress_columns)

@@ -7,27 +7,29 @@ ends with the same CSV, bit for bit on a CPU, as one that was not.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from synthshards.errors import UsageError
-from synthshards.identity import MAX_SEED
+from synthshards.errors import DataError, UsageError, first_line
 from synthshards.params import parse
 from synthshards.storage.local import replacing
 
-from .config.options import DataOptions, EvalOptions, LoggingOptions, TrainOptions
-from .data.batches import shifted, stream_of
+from .config.compose import GROUPS, name_and_options
+from .config.options import DataOptions, EvalOptions, LoggingOptions, RunOptions, TrainOptions
+from .data.batches import epoch_sizes, shifted, stream_of
 from .data.eval_sets import longest_met
 from .data.train_tasks import make_train_tasks
 from .evaluator import Evaluator, derived_seed
 from .loop import checkpoint
 from .loop.distributed import gathered, rank_and_world_size
+from .loop.seen import Seen
 from .loop.signals import StopSignal
 from .loop.step import LossModule, check_isolation, choose_device, learning_rate, make_optimizer, train_step
 from .loop.timer import Timer
@@ -53,13 +55,13 @@ class Run:
 
     def __init__(self, config: Mapping[str, Any], given: Mapping[str, Any] | None = None, say: Say = print) -> None:
         self.config = config
+        own = parse(RunOptions, {k: v for k, v in config.items() if k not in GROUPS}, "curve")
         self.train = parse(TrainOptions, config["train"], "train")
         self.eval = parse(EvalOptions, config["eval"], "eval")
         self.logging = parse(LoggingOptions, config["logging"], "logging")
         check_installed(self.logging)
         self.data = parse(DataOptions, {k: v for k, v in config["data"].items() if k != "mixture_groups"}, "data")
-        self.seed = _seed(config["seed"])
-        self.folder = Path(config["output_dir"])
+        self.seed, self.folder = own.seed, Path(own.output_dir)
         self.rank, self.world_size = rank_and_world_size()
         self._say: Say = say if self.rank == 0 else lambda line: None
         if self.train.batch_size % self.world_size:
@@ -69,13 +71,13 @@ class Run:
             )
         self.device = choose_device(self.train.device)
 
-        name, options = _name_and_options(config["model"])
+        name, options = name_and_options(config["model"])
         special = tokenizer_ids(parse_options(name, options))
         self.train_tasks = make_train_tasks(
             config["dataset"], self.data, self.train, given=given, special=special,
             mixed=config["data"].get("mixture_groups"),
         )  # fmt: skip
-        tables = score_tables(self.train_tasks, self.folder, config["metrics_file"], config["plot_file"])
+        tables = score_tables(self.train_tasks, self.folder, own.metrics_file, own.plot_file)
         self.evaluator = Evaluator(self.train_tasks, tables, self.eval, self.seed)
         self.pad_id = special.pad if special is not None and special.pad is not None else 0
         self.loader = stream_of(
@@ -90,37 +92,44 @@ class Run:
         if self.train.packing != "pad" and self.train.isolate:
             check_isolation(self.model)
         self.optimizer = make_optimizer(self.model, self.train)
-        self.step = 0
+        self.step, self.timer = 0, Timer(self.train.max_steps)
+        self.seen = Seen(epoch_sizes(self.train_tasks, self.data))
+        #: The first step whose loss, or whose weights at an evaluation, were no numbers.
+        self.diverged_at: int | None = None
+        #: Names the run to Weights & Biases, also where it is resumed.
+        self.id = secrets.token_hex(4)
 
     # Running -------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train to the last step; at Ctrl-C write a checkpoint and pass it on."""
+        """Train to the last step, or until it diverges; at Ctrl-C and SIGTERM write a checkpoint and pass them on."""
         digest = checkpoint.digest_of(self.config)
         state = checkpoint.load(self.folder, digest) if self.train.resume == "auto" else None
         torch.manual_seed(derived_seed(self.seed, self.rank))
         if state is not None:
             self._restore(state)
             self._say(f"going on from step {self.step} of {checkpoint.NAME}")
+        elif line := self.built.about_seed(self.seed):
+            self._say(line)
         if self.rank == 0:
             self._write_inputs()
-        logs = open_logs(self.folder, self.logging, self.config, self.step) if self.rank == 0 else []
-        loss_of, timer = self._wrapped(), Timer(self.step, self.train.max_steps)
-        batches = iter(self.loader)
-        try:
-            with StopSignal(self.world_size, self._say) as stop, closing(batches):
-                self._loop(loss_of, batches, timer, logs, stop, digest)
-        except KeyboardInterrupt:
-            if self._whole:
-                self.evaluator.forget_half(self.step)
-                self._save(digest)
-                self._say(f"stopped at step {self.step}; train.resume=auto with output_dir={self.folder} goes on")
-            raise
-        finally:
-            for log in logs:
-                log.close()
-            if self.rank == 0:
-                self._record(timer)
+        logs = open_logs(self.folder, self.logging, self.config, self.step, self.id) if self.rank == 0 else []
+        loss_of, batches = self._wrapped(), iter(self.loader)
+        with StopSignal(self.world_size, self._say, self.train.stop_on_usr1) as stop:
+            try:
+                with closing(batches):
+                    self._loop(loss_of, batches, logs, stop, digest)
+            except KeyboardInterrupt:
+                if self._whole:
+                    self.evaluator.forget_half(self.step)
+                    self._save(digest)
+                    self._say(f"stopped at step {self.step}; train.resume=auto with output_dir={self.folder} goes on")
+                raise
+            finally:
+                for log in logs:
+                    log.close()
+                if self.rank == 0:
+                    self._record()
         if self.rank == 0 and self.train.save_model:
             self.built.model.save_pretrained(str(self.folder / "model"))
 
@@ -128,26 +137,28 @@ class Run:
         self,
         loss_of: nn.Module,
         batches: Iterator[Any],
-        timer: Timer,
         logs: Sequence[Log],
         stop: StopSignal,
         digest: str,
     ) -> None:
         o, loss = self.train, None
         while True:
+            stop.check()
             if self._evaluation_is_due():
-                with timer.evaluating(), stop.at_once():
-                    lines = self._evaluate(logs)
-                self._progress(loss, timer, lines)
+                if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+                    self._diverged()
+                with self.timer.evaluating():  # rank 0 evaluates while the others wait in `check`
+                    lines = stop.at_once(lambda: self._evaluate(logs))
+                    stop.check()
+                self._progress(loss, lines or [])
             elif o.log_every_steps and self.step and self.step % o.log_every_steps == 0:
-                self._progress(loss, timer, [])
+                self._progress(loss, [])
             if o.checkpoint_every and loss is not None and self.step % o.checkpoint_every == 0:
                 self._save(digest)
-            if self.step == o.max_steps:
+            if self._ends_here():
                 return
-            stop.check()
             self._whole = False  # a second Ctrl-C can end what follows anywhere
-            loss = self._one_step(loss_of, batches, timer, logs)
+            loss = self._one_step(loss_of, batches, logs)
             self._whole = True
 
     #: Whether model, optimizer, loader and generators stand between two steps, so that a checkpoint makes sense.
@@ -155,18 +166,26 @@ class Run:
 
     def _evaluation_is_due(self) -> bool:
         """Behind step 1, every `eval_every_steps` and the last one, where it has not been done before a checkpoint."""
-        step, o = self.step, self.train
-        due = step == 1 or step == o.max_steps or (step > 0 and step % o.eval_every_steps == 0)
+        step = self.step
+        due = step == 1 or self._ends_here() or (step > 0 and step % self.train.eval_every_steps == 0)
         return due and not self.evaluator.done(step)
 
+    def _ends_here(self) -> bool:
+        return self.step == self.train.max_steps or (self.diverged_at is not None and self.train.stop_on_nan)
+
+    def _diverged(self) -> None:
+        """It is a result: the rate was too high, say. What can still be measured is."""
+        if self.diverged_at is None:
+            self.diverged_at = self.step
+            then = "the run ends here (train.stop_on_nan)" if self.train.stop_on_nan else "the run goes on"
+            self._say(f"diverged at step {self.step}: loss or weights are no longer numbers; {then}")
+
     def _evaluate(self, logs: Sequence[Log]) -> list[str]:
-        """Rank 0 evaluates while the others wait; what to tell of it."""
-        lines = []
-        if self.rank == 0:
-            lines = self.evaluator.evaluate(self.model, self.step, self.examples_seen, logs)
-        if self.world_size > 1:
-            dist.barrier()
-        return lines
+        """What to tell of an evaluation, which rank 0 makes."""
+        if self.rank:
+            return []
+        counts = {"tokens_seen": self.seen.tokens, "rows_seen": self.seen.rows}
+        return self.evaluator.evaluate(self.model, self.step, self.examples_seen, counts, logs)
 
     def _wrapped(self) -> nn.Module:
         loss_of: nn.Module = LossModule(self.model, self.train.isolate, self.built.plain_logits)
@@ -179,31 +198,40 @@ class Run:
             )
         return loss_of
 
-    def _one_step(self, loss_of: nn.Module, batches: Iterator[Any], timer: Timer, logs: Sequence[Log]) -> float:
+    def _one_step(self, loss_of: nn.Module, batches: Iterator[Any], logs: Sequence[Log]) -> float:
         o, number = self.train, self.step + 1
-        parts = []
+        given, parts = [], []
         for _ in range(o.gradient_accumulation_steps):
-            with timer.waiting():
+            with self.timer.waiting():
                 batch = next(batches)
             self._check_width(batch)
+            given.append(batch)
             parts.append(shifted(batch, self.train_tasks, self.pad_id))
         rate = learning_rate(number, o)
         loss = train_step(loss_of, self.model, self.optimizer, parts, rate, o, self.device)
-        self.step = number
-        timer.step(sum(int(part["attention_mask"].sum()) for part in parts) * self.world_size)
-        values = {"train/loss": loss, "train/examples_seen": self.examples_seen, "train/learning_rate": rate}
+        self.step, before = number, self.seen.tokens
+        for line in self.seen.add(given, self.world_size):
+            self._say(f"step {number}: {line}")
+        self.timer.step(self.seen.tokens - before)
+        values = {
+            "train/loss": loss, "train/examples_seen": self.examples_seen, "train/tokens_seen": self.seen.tokens,
+            "train/rows_seen": self.seen.rows, "train/learning_rate": rate,
+        }  # fmt: skip
+        if not isfinite(loss):
+            self._diverged()
+            values["train/diverged"] = 1
         for log in logs:
             log.numbers(number, values)
         return loss
 
     @property
     def examples_seen(self) -> int:
-        """Rows (or windows) that all ranks have trained on."""
+        """Rows, or with packing windows, that all ranks have trained on."""
         return self.step * self.train.batch_size * self.train.gradient_accumulation_steps
 
-    def _progress(self, loss: float | None, timer: Timer, lines: Sequence[str]) -> None:
+    def _progress(self, loss: float | None, lines: Sequence[str]) -> None:
         shown = "" if loss is None else f"  loss {loss:.4f}"
-        first = f"step {self.step}/{self.train.max_steps}  {self.examples_seen:,} examples{shown}  {timer.line()}"
+        first = f"step {self.step}/{self.train.max_steps}  {self.examples_seen:,} examples{shown}  {self.timer.line()}"
         self._say("\n".join([first, *lines]))
 
     def _check_width(self, batch: Mapping[str, Any]) -> None:
@@ -230,21 +258,39 @@ class Run:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "tables": json.dumps(self.evaluator.state()),
+                "seen": self.seen.state(),
+                "timer": self.timer.state(),
+                "diverged_at": self.diverged_at,
+                "id": self.id,
             },
         )
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        ranks = state["ranks"]
-        if len(ranks) != self.world_size:
-            raise UsageError(
-                f"{self.folder / checkpoint.NAME} is of {len(ranks)} ranks, and this run has {self.world_size}; "
-                "legal: as many, or train.resume=no"
-            )
-        self.step = state["step"]
+        """Go on from a checkpoint.
+
+        Raises:
+            UsageError: it is of another number of ranks.
+            DataError: something in it is not what `_save` wrote.
+        """
+        path = self.folder / checkpoint.NAME
+        try:
+            ranks = state["ranks"]
+            if len(ranks) == self.world_size:
+                return self._set(state, ranks[self.rank])
+        except Exception as error:  # torch raises what it likes
+            raise DataError(f"{path}: damaged ({first_line(error)}); legal: train.resume=no") from None
+        raise UsageError(
+            f"{path} is of {len(ranks)} ranks, and this run has {self.world_size}; legal: as many, or train.resume=no"
+        )
+
+    def _set(self, state: Mapping[str, Any], rank_state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        checkpoint.set_rank_state(ranks[self.rank], self.model, self.loader, self.device)
+        checkpoint.set_rank_state(rank_state, self.model, self.loader, self.device)
         self.evaluator.restore(json.loads(state["tables"]))
+        self.seen.restore(state["seen"])
+        self.timer.restore(state["timer"])
+        self.step, self.diverged_at, self.id = state["step"], state["diverged_at"], state["id"]
 
     # Records -------------------------------------------------------------------------------------------------------
 
@@ -259,25 +305,20 @@ class Run:
                     file.write(train_task.tokenizer_json)
         for table in self.evaluator.tables:
             table.write()
-        self._record(Timer(self.step, self.train.max_steps))
+        self._record()
 
-    def _record(self, timer: Timer) -> None:
+    def _record(self) -> None:
         figures = {
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "id": self.id,
             "steps": self.step,
             "examples_seen": self.examples_seen,
+            "tokens_seen": self.seen.tokens,
+            "rows_seen": self.seen.rows,
+            "diverged": self.diverged_at is not None,
+            "diverged_at": self.diverged_at,
             "device": str(self.device),
             "world_size": self.world_size,
-            **timer.record(),
+            **self.timer.record(),
         }
         write_record(self.folder, self.train_tasks, self.evaluator.sets, figures)
-
-
-def _name_and_options(group: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    return str(group["name"]), {key: value for key, value in group.items() if key != "name"}
-
-
-def _seed(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_SEED:
-        raise UsageError(f"seed={value!r}; legal: an integer 0..2^64-1")
-    return value

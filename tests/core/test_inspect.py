@@ -247,6 +247,21 @@ def test_a_tokenizer_names_the_tokens(tokenizer: str) -> None:
     assert " · valid · " in head
 
 
+def test_rows_have_the_bos_and_sep_of_a_tokenizer_as_in_training(tokenizer: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    loaded = transformers.AutoTokenizer.from_pretrained(tokenizer, bos_token="tok95", sep_token="tok96")
+    loaded.save_pretrained(own := str(tmp_path / "own"))
+    shown = run("inspect", "depo", "N=9", "K=3", "mini_vocab=20", "separator=true", "--tokenizer", own, "--show", "1")
+    (head, body), *_ = rows_shown(shown.out)
+    assert body.split()[0] == "tok95"
+    assert "tok96" in body.split()
+    assert "<unknown_9700>" not in body
+    assert " · valid · " in head
+    assert run("build", "depo", "N=9", "K=3", "--examples", "3", "--out", str(tmp_path / "data")).code == 0
+    stored = run("inspect", str(tmp_path / "data"), "--tokenizer", own, "--show", "1")
+    assert rows_shown(stored.out)[0][1].split()[0] == "tok0"  # stored rows keep their own
+
+
 def test_a_tokenizer_cuts_texts_into_tokens(tokenizer: str) -> None:
     loaded = inspection.load_tokenizer(tokenizer)
     row = inspection.show_row(0, ROW, None, loaded, max_tokens=3, text_chars=-1)

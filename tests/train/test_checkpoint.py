@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from helpers import Ended
 from synthshards.errors import DataError, UsageError
 from synthshards.train import evaluator, run
 from synthshards.train.loop import checkpoint
+from synthshards.train.loop.signals import Terminated
 
 STEPS = 9
 BASE = (*GPT2, *BRIEF, f"train.max_steps={STEPS}", "train.eval_every_steps=4", "train.checkpoint_every=3")
@@ -113,28 +115,93 @@ def test_text_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert only_csv(tmp_path / "cut") == only_csv(tmp_path / "whole")
 
 
+def test_the_record_of_a_resumed_run_is_of_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_at(monkeypatch, 5, tmp_path, BASE, DEPO)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state["timer"]["spent"] += 1000.0
+    state["timer"]["evaluated"] += 500.0
+    checkpoint.save(tmp_path, state)
+    whole(tmp_path, BASE, DEPO)
+    for _ in range(2):  # the second time nothing is left to do
+        record = json.loads((tmp_path / "run.json").read_text())
+        assert record["wall_seconds"] > 1000
+        assert record["evaluation_seconds"] > 500
+        assert record["train_tokens_per_second"] > 0
+        rows = make_run(tmp_path / "x", *DEPO).train_tasks[0].task.batch(42, "train", 0, 4 * STEPS)
+        assert (record["steps"], record["tokens_seen"], record["rows_seen"]) == (
+            STEPS,
+            int(rows.offsets[-1]),
+            4 * STEPS,
+        )
+        whole(tmp_path, BASE, DEPO)
+
+
 # Ctrl-C ------------------------------------------------------------------------------------------------------------
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, folder: Path, where: str, step: int) -> list[str]:
-    """A run without periodic checkpoints that hears Ctrl-C inside a step or an evaluation; what it said."""
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, where: str, step: int, *numbers: signal.Signals
+) -> list[str]:
+    """A run without periodic checkpoints that hears signals inside a step or an evaluation; what it said."""
     said: list[str] = []
-    made = make_run(folder, *DEPO, "train.resume=auto", "train.checkpoint_every=0", base=BASE, say=said.append)
+    made = make_run(
+        folder, *DEPO, "train.resume=auto", "train.checkpoint_every=0", "train.stop_on_usr1=true", base=BASE,
+        say=said.append,
+    )  # fmt: skip
     module = run if where == "train_step" else evaluator
     plain = getattr(module, where)
 
     def heard(*args: Any) -> Any:
         now = made.step + 1 if where == "train_step" else made.step
         if now == step:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0)  # Python calls handlers between two of its instructions
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                time.sleep(0)  # Python calls handlers between two of its instructions
         return plain(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, where, heard)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt if numbers[0] == signal.SIGINT else Terminated):
             made.run()
     return said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(("where", "step"), [("train_step", 5), ("scores", 4)])
+def test_other_signals_write_a_checkpoint_too_however_often_they_come(
+    number: signal.Signals, where: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)]
+    expected = whole(tmp_path / "whole", BASE, (*DEPO, "train.checkpoint_every=0"))
+    said = interrupted(monkeypatch, tmp_path / "cut", where, step, number, signal.SIGTERM)
+    assert said[-1] == f"stopped at step {step}; train.resume=auto with output_dir={tmp_path / 'cut'} goes on"
+    assert said[-2] == f"{number.name}: stopping after this step"
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)] == before
+    again = whole(tmp_path / "cut", BASE, (*DEPO, "train.checkpoint_every=0"))
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+    assert only_csv(tmp_path / "cut") == only_csv(tmp_path / "whole")
+
+
+def test_the_second_signal_may_come_while_the_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm sends it to every process, and torchrun passes it on."""
+    plain = checkpoint.save
+
+    def saved(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        plain(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", saved)
+        interrupted(monkeypatch, tmp_path, "train_step", 5, signal.SIGTERM)
+    assert (tmp_path / "checkpoint.pt").exists()
+
+
+def test_under_torchrun_a_second_ctrl_c_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    interrupted(monkeypatch, tmp_path, "train_step", 5, signal.SIGINT, signal.SIGINT)
+    assert (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(("where", "step"), [("train_step", 1), ("train_step", 5), ("scores", 4), ("scores", 9)])
@@ -143,7 +210,7 @@ def test_ctrl_c_writes_a_checkpoint_that_goes_on(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     expected = whole(tmp_path / "whole", BASE, (*DEPO, "train.checkpoint_every=0"))
-    said = interrupted(monkeypatch, tmp_path / "cut", where, step)
+    said = interrupted(monkeypatch, tmp_path / "cut", where, step, signal.SIGINT)
     assert said[-1] == f"stopped at step {step}; train.resume=auto with output_dir={tmp_path / 'cut'} goes on"
     assert signal.getsignal(signal.SIGINT) is before
     again = whole(tmp_path / "cut", BASE, (*DEPO, "train.checkpoint_every=0"))
@@ -161,12 +228,12 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
 
 
 @pytest.mark.slow
-def test_the_command_ends_with_130_after_ctrl_c_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_the_command_ends_with_130_after_ctrl_c_and_143_after_sigterm_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     settings = {one.partition("=")[0]: one for one in (*BASE, *DEPO, "train.resume=auto")}
     settings["train.max_steps"], settings["train.eval_every_steps"] = "train.max_steps=60", "train.eval_every_steps=10"
     settings["eval.hops"] = "eval.hops=[1]"
     ended = []
-    for number in (signal.SIGKILL, signal.SIGINT, None):
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, None):
         command = [sys.executable, "-m", "synthshards", "curve", *settings.values(), f"output_dir={tmp_path / 'cut'}"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert child.stdout is not None
@@ -177,7 +244,7 @@ def test_the_command_ends_with_130_after_ctrl_c_and_goes_on_after_a_kill(tmp_pat
         child.stdout.read()
         ended.append(child.wait())
         child.stdout.close()
-    assert ended == [-signal.SIGKILL, 130, 0]
+    assert ended == [-signal.SIGKILL, 130, 143, 0]
     whole(tmp_path / "whole", tuple(settings.values()), ())
     assert only_csv(tmp_path / "cut") == only_csv(tmp_path / "whole")
 
@@ -209,6 +276,30 @@ def test_the_checkpoint_of_another_configuration_is_refused(tmp_path: Path, cli:
     assert ((tmp_path / "checkpoint.pt").read_bytes(), only_csv(tmp_path)) == kept
 
 
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    """In a weight, which torch would take as it is."""
+    checkpoint.save(tmp_path, {"config": "x", "weights": torch.full((1000,), 1.0)})
+    path = tmp_path / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x80\x3f" * 2) if b"\x80\x3f" * 2 in content else content.index(b"\x00\x00\x80\x3f")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"checkpoint.pt: not a checkpoint \([^\n]*data/0 is damaged\)$"):
+        checkpoint.load(tmp_path, "x")
+
+
+@pytest.mark.parametrize(
+    "field", ["ranks", "step", "model", "optimizer", "tables", "seen", "timer", "id", "diverged_at"]
+)
+def test_a_checkpoint_with_other_contents_is_refused(field: str, tmp_path: Path) -> None:
+    made = make_run(tmp_path, *DEPO, "train.resume=auto", "train.max_steps=1", base=BASE)
+    made._save(checkpoint.digest_of(made.config))
+    whole_state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del whole_state[field]
+    torch.save(whole_state, tmp_path / "checkpoint.pt")
+    with pytest.raises(DataError, match=r"checkpoint.pt: damaged \([^\n]*\); legal: train.resume=no$"):
+        make_run(tmp_path, *DEPO, "train.resume=auto", "train.max_steps=1", base=BASE).run()
+
+
 @pytest.mark.parametrize("cut", [0, 10, 1000, -1])
 def test_a_truncated_checkpoint_is_refused(cut: int, tmp_path: Path) -> None:
     made = make_run(tmp_path, *DEPO, "train.resume=auto", base=BASE)
@@ -227,7 +318,7 @@ def test_other_files_and_other_ranks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not a checkpoint"):
         checkpoint.load(tmp_path, digest)
     torch.save({"version": 99, "config": digest}, tmp_path / "checkpoint.pt")
-    with pytest.raises(DataError, match=r"checkpoint.pt: of version 99; legal: 1"):
+    with pytest.raises(DataError, match=r"checkpoint.pt: of version 99; legal: 2"):
         checkpoint.load(tmp_path, digest)
     checkpoint.save(tmp_path, {"config": digest, "ranks": [{}, {}]})
     with pytest.raises(UsageError, match=r"is of 2 ranks, and this run has 1; legal: as many, or train.resume=no"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from curves import BRIEF, CAPO, DEPO, GPT2, LANO, MANO, RECURRENT, TASKS, files, make_run, only_csv, run, table
+from curves import BRIEF, CAPO, DEPO, GPT2, LANO, MANO, MIXTURE, RECURRENT, TASKS, files, make_run, only_csv, run, table
 from helpers import Ended
 
 import synthshards
@@ -60,7 +60,8 @@ def test_files_and_columns_of_each_task(task: str, tmp_path: Path, monkeypatch: 
     written = {f"{stem}_metrics.csv", f"{stem}_curve.png", f"{stem}_curve.svg", "config.yaml", "run.json", "log.jsonl"}
     assert files(tmp_path) == written | own
     rows = table(tmp_path / f"{stem}_metrics.csv")
-    assert list(rows[0]) == ["step", "examples_seen", *COLUMNS[task]]
+    assert list(rows[0]) == ["step", "examples_seen", *COLUMNS[task], "tokens_seen", "rows_seen"]
+    assert [int(r["rows_seen"]) for r in rows] == [int(r["examples_seen"]) for r in rows]  # padded
     hops = ["1", "2", "4"] if task == "depo" else [None]
     assert [(r["step"], r["examples_seen"], r.get("hop")) for r in rows] == [
         (step, seen, hop) for step, seen in (("1", "4"), ("3", "12"), ("4", "16")) for hop in hops
@@ -80,6 +81,8 @@ def test_record_and_config(tmp_path: Path) -> None:
     assert [(e["name"], e["split"], e["rows"]) for e in record["eval"]] == [(f"hop_{h}", "eval", 5) for h in (1, 2, 4)]
     assert record["eval"][0]["fingerprint"] != record["eval"][1]["fingerprint"] != data["fingerprint"]
     assert (record["steps"], record["examples_seen"], record["device"], record["world_size"]) == (6, 24, "cpu", 1)
+    rows = made.train_tasks[0].task.batch(42, "train", 0, 24)
+    assert (record["rows_seen"], record["tokens_seen"]) == (24, int(rows.offsets[-1]))
     assert record["versions"]["torch"] == torch.__version__
     assert record["versions"]["synthshards"] == synthshards.__version__
     assert 0 <= record["waiting_for_data_seconds"] <= record["wall_seconds"]
@@ -147,6 +150,49 @@ def test_shards_in_an_object_store(tmp_path: Path, cli: Cli, s3_url: str) -> Non
     run(tmp_path / "fly", *DEPO)
     run(tmp_path / "shards", f"data.path={s3_url}")
     assert only_csv(tmp_path / "fly") == only_csv(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("packing", ["concat", "paper", "best-fit"])
+def test_windows_are_counted_as_the_rows_and_tokens_in_them(packing: str, tmp_path: Path) -> None:
+    made = make_run(tmp_path, *DEPO, f"train.packing={packing}", "train.seq_len=48", "train.num_workers=2")
+    again = make_run(tmp_path, *DEPO, f"train.packing={packing}", "train.seq_len=48")
+    batches, begun, tokens = iter(again.loader.stream), set(), 0
+    for _ in range(made.train.max_steps):
+        batch = next(batches)
+        tokens += int((batch["index"] >= 0).sum())
+        begun |= set(batch["index"][(batch["index"] >= 0)].tolist())
+    made.run()
+    (path,) = tmp_path.glob("*.csv")
+    last = table(path)[-1]
+    assert (int(last["examples_seen"]), int(last["tokens_seen"]), int(last["rows_seen"])) == (24, tokens, len(begun))
+
+
+def test_the_end_of_an_epoch_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    make_run(tmp_path / "a", *DEPO, "train.num_examples=5", "train.max_steps=6", say=said.append).run()
+    assert [line for line in said if "epoch" in line] == [
+        f"step {step}: epoch {ended} of depo has ended: its 5 rows begin again"
+        for step, ended in ((2, 1), (3, 2), (5, 4))
+    ]
+    said.clear()
+    made = make_run(tmp_path / "b", *DEPO, say=said.append)
+    made.run()
+    assert made.train_tasks[0].dataset.num_examples is None  # by default there is no end
+    assert not any("epoch" in line for line in said)
+    mixed = make_run(tmp_path / "c", *MIXTURE, "train.num_examples=4", "train.max_steps=2", say=said.append)
+    mixed.run()
+    assert [line for line in said if "epoch" in line] == ["step 2: epoch 1 of depo1 has ended: its 4 rows begin again"]
+
+
+def test_a_seed_that_draws_no_weights_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    make_run(tmp_path / "none", *DEPO).built.model.save_pretrained(tmp_path / "model")
+    base = ("model=from_pretrained", f"model.name_or_path={tmp_path / 'model'}", *BRIEF)
+    make_run(tmp_path / "run", *DEPO, "seed=3", base=base, say=said.append).run()
+    assert said[0].startswith("seed=3 changes none of the model's ")
+    said.clear()
+    make_run(tmp_path / "random", *DEPO, "seed=3", say=said.append).run()
+    assert not any("seed" in line for line in said)
 
 
 def test_the_manifest_wins_over_defaults(tmp_path: Path, cli: Cli) -> None:

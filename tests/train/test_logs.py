@@ -28,7 +28,7 @@ def test_json_lines_tell_every_step_and_evaluation(tmp_path: Path, monkeypatch: 
     steps = [line for line in found if "train/loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert [line["train/examples_seen"] for line in steps] == [4, 8, 12, 16, 20, 24]
-    assert steps[2]["train/learning_rate"] == pytest.approx(0.005)
+    assert steps[2]["train/learning_rate"] == pytest.approx(0.01 * 4 / 7)
     assert all(0 < line["train/loss"] < 6 for line in steps)
     told = [line for line in found if "train/loss" not in line]
     rows = table(tmp_path / "depo_hop_metrics.csv")
@@ -47,9 +47,11 @@ def test_json_lines_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     log = JsonLines(tmp_path, 2)
-    log.numbers(3, {"x": 0.5, "bad": float("nan")})
+    log.numbers(3, {"x": 0.5, "bad": float("nan"), "worse": float("inf")})
     log.close()
-    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "x": 0.5, "bad": null}\n'
+    assert (tmp_path / "log.jsonl").read_text() == (
+        '{"step": 1}\n{"step": 2}\n{"step": 3, "x": 0.5, "bad": null, "worse": null}\n'
+    )
     JsonLines(tmp_path, 0).close()
     assert (tmp_path / "log.jsonl").read_text() == ""
 
@@ -114,9 +116,35 @@ def test_weights_and_biases_are_told_steps_and_pictures(tmp_path: Path, monkeypa
     asked = recorder.asked
     assert (asked["project"], asked["entity"], asked["name"]) == ("synthshards", "us", None)
     assert asked["config"]["dataset"]["N"] == 6
+    assert asked["id"] == json.loads((tmp_path / "run.json").read_text())["id"]
     assert [step for step, _ in recorder.told] == [1, 1, 1, 2, 2, 2, -1]
     assert recorder.told[2] == (1, {"depo_hop_curve": "image depo_hop_curve.png"})
     assert "eval/hop_1_accuracy" in recorder.told[1][1]
+
+
+def test_weights_and_biases_go_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScoreTable, "draw", lambda self: None)
+    asked = []
+    settings = (*DEPO, "logging.wandb.enabled=true", "train.resume=auto", "train.checkpoint_every=2")
+    for _ in range(2):
+        recorder = Recorder()
+        monkeypatch.setitem(sys.modules, "wandb", recorder)
+        run(tmp_path, *settings)
+        asked.append(recorder.asked["id"])
+    monkeypatch.setitem(sys.modules, "wandb", recorder := Recorder())
+    run(tmp_path, *settings, "train.resume=no")
+    assert asked[0] == asked[1] != recorder.asked["id"]
+
+
+def test_what_weights_and_biases_refuse_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**asked: Any) -> None:
+        raise ValueError("api_key not configured (no-tty).\nCall wandb.login()")
+
+    recorder = Recorder()
+    monkeypatch.setattr(recorder, "init", init)
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    with pytest.raises(UsageError, match=r"^logging.wandb: api_key not configured \(no-tty\).; legal: a login"):
+        run(tmp_path, *DEPO, "logging.wandb.enabled=true")
 
 
 @pytest.mark.parametrize(

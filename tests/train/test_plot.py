@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,3 +239,56 @@ def test_errors_have_their_class(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(DataError, match="no rows"):
         Curve.read(tmp_path / "a.csv")
+
+
+# What is in files, and in the environment ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"step,examples_seen,accuracy\n1,2,\xff\n", "not a CSV ('utf-8' codec"),
+        (b"step,examples_seen,accuracy\n1,2," + b"9" * 200_000, "not a CSV (field larger than"),
+        (b'step,examples_seen,accuracy\n1,2,"0.5\n', "not a CSV (unexpected end of data)"),
+        (
+            b"step,examples_seen,accuracy,accuracy\n1,2,0.5,0.5\n",
+            "two columns are called 'accuracy'; legal: names that",
+        ),
+    ],
+)
+def test_what_is_no_csv_is_one_line(content: bytes, line: str, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    ended = cli("plot", tmp_path / "a.csv", "--out", tmp_path / "a.png")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert line in ended.err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_numbers_too_large_for_an_axis_are_left_out(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "a.csv").write_text("step,examples_seen,accuracy\n1,1,1e308\n2,2,-1e308\n3,3,0.5\n4,1e308,1\n")
+    ended = cli("plot", tmp_path / "a.csv", "--out", tmp_path / "a.png")
+    assert (ended.code, ended.err) == (0, "")
+    (line,) = lines_of(read(tmp_path / "a.csv"), "examples_seen", ["accuracy"], "none")
+    assert (line.x, line.mean) == ([3.0], [0.5])
+
+
+@pytest.mark.parametrize("text", [r"$\a$", "$", r"$\frac", "_hidden", "a $b$", "\udcff", "\x1b[2J"])
+def test_texts_are_shown_as_they_are(text: str, tmp_path: Path) -> None:
+    """A dollar begins no formula; a leading _ hides no line; what is no UTF-8 is escaped."""
+    curve = Curve(tmp_path, ("step", text), ({"step": 1.0, text: 0.5}, {"step": 2.0, text: 0.6}))
+    lines = lines_of({text: [curve], "other": [curve]}, "step", [text], "none")
+    save(picture(lines, "step", title=text), tmp_path / "a.svg")
+    shown = text.replace("\udcff", "\\udcff").replace("\x1b", "\\x1b")
+    texts = [node.text or "" for node in ElementTree.parse(tmp_path / "a.svg").iter() if node.tag.endswith("text")]
+    assert sum(one.strip() == shown for one in texts) >= 2, texts  # title and legend
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_the_backend_of_a_notebook_stops_nothing(backend: str, tmp_path: Path) -> None:
+    path, env = depo(tmp_path, "a.csv", 0.2, 0.8), {**os.environ, "MPLBACKEND": backend}
+    command = [sys.executable, "-m", "synthshards", "plot", str(path), "--out", str(tmp_path / "a.svg")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = "import os, synthshards.train.report; print(os.environ['MPLBACKEND'])"
+    done = subprocess.run([sys.executable, "-c", kept], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == backend

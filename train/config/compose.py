@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from synthshards.errors import UsageError, nearest
+from synthshards.errors import UsageError, first_line, nearest
 
 from ..evaluation.metrics import EVALUATIONS
 
 #: Where the configurations of this floor lie.
 CONF = Path(__file__).parents[1] / "conf"
+#: Its groups of settings; whatever else stands at the top is a setting of its own.
+GROUPS = ("dataset", "model", "train", "eval", "logging", "data")
+#: How Hydra and OmegaConf refuse.
+REFUSED = (HydraException, OmegaConfBaseException)
 
 
 def compose(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
@@ -28,21 +32,40 @@ def compose(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
         UsageError: an override that Hydra refuses.
     """
     try:
+        return resolved(_composed(overrides, name))
+    except REFUSED as error:
+        raise UsageError(one_line(error, overrides, name)) from None
+
+
+def _composed(overrides: Sequence[str], name: str) -> DictConfig:
+    for override in overrides:
+        if any("\ud800" <= c <= "\udfff" for c in override):  # what Python has in place of bytes that are no UTF-8
+            raise UsageError(f"{override}: no UTF-8; legal: KEY=VALUE in UTF-8")
+    try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose(name, list(overrides), return_hydra_config=False)
-        return resolved(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(one_line(error, name)) from None
+            return hydra.compose(name, list(overrides), return_hydra_config=False)
+    except (ValueError, TypeError) as error:  # a group is given something else than a name
+        if isinstance(error, OmegaConfBaseException):
+            raise
+        groups = [one for one in overrides if "." not in one.partition("=")[0]]
+        raise UsageError(f"{' '.join(groups)}: {first_line(error)}; legal: GROUP=NAME") from None
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values; `data.mixture_groups` holds the datasets that `data.mixture` names."""
-    plain = OmegaConf.to_container(config, resolve=True)
+    """The configuration as plain values; `data.mixture_groups` holds the datasets that `data.mixture` names.
+
+    Raises:
+        UsageError: a group is missing or something else, or a mixture cannot be.
+    """
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict), "a configuration is a mapping"
     values: dict[str, Any] = {str(key): value for key, value in plain.items()}
-    mixture = values["data"]["mixture"]
+    for group in GROUPS:
+        if not isinstance(values.get(group), dict):
+            raise UsageError(f"{group}={values.get(group)!r}; legal: a group of settings")
+    mixture = values["data"].get("mixture")
     if mixture is not None:
-        values["data"]["mixture_groups"] = _groups(mixture, values["data"]["mixture_params"] or {})
+        values["data"]["mixture_groups"] = _groups(mixture, values["data"].get("mixture_params") or {})
     return values
 
 
@@ -91,15 +114,20 @@ def given_of(overrides: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-def one_line(error: BaseException, name: str = "config") -> str:
-    """What Hydra has to say of ``conf/<name>.yaml``, in one line."""
+def name_and_options(group: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What ``model=`` chose, and the options beside its name."""
+    return str(group.get("name")), {key: value for key, value in group.items() if key != "name"}
+
+
+def one_line(error: BaseException, overrides: Sequence[str] = (), name: str = "config") -> str:
+    """What Hydra has to say of some overrides of ``conf/<name>.yaml``, in one line."""
     parts = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause).strip():
         parts += [line.strip() for line in str(cause).splitlines()[:1]]
     text = " ".join(dict.fromkeys(parts))
     if match := re.search(r"Could not override '([\w.@/-]+)'", text):
-        return _no_such_key(match[1], name)
+        return _no_such_key(match[1], overrides, name)
     if match := re.search(r"Could not find '([\w/]+)/([^'/]*)'", text):
         group, name = match[1], match[2]
         legal = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -107,22 +135,23 @@ def one_line(error: BaseException, name: str = "config") -> str:
     return text
 
 
-def _no_such_key(key: str, name: str) -> str:
-    """A line on a key that no configuration has, with those that stand in its place."""
-    *parents, last = key.split(".")
-    at: Any = OmegaConf.load(CONF / f"{name}.yaml")
-    legal = [str(name) for name in at if name not in ("defaults", "hydra")]
+def _no_such_key(key: str, overrides: Sequence[str], name: str) -> str:
+    """A line on a key that the configuration does not have, with those in its place, and what else has the key."""
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
-    where = "no setting"
-    if parents and parents[0] in groups:
-        files = [OmegaConf.load(path) for path in sorted((CONF / parents[0]).glob("*.yaml"))]
-        inner = [OmegaConf.select(file, ".".join(parents[1:])) if parents[1:] else file for file in files]
-        legal = list(dict.fromkeys(str(name) for one in inner if isinstance(one, DictConfig) for name in one))
-        where = f"{'.'.join(parents)}: no key"
-    elif parents and isinstance(at.get(parents[0]), DictConfig):
-        legal, where = [str(name) for name in at[parents[0]]], f"{parents[0]}: no key"
-    elif not parents or not legal:
-        legal += groups
-    else:
-        last, legal = parents[0], [*legal, *groups]
-    return f"{where} {last!r}{nearest(last, legal)}; legal: {', '.join(legal)}"
+    chosen = [one for one in overrides if one.partition("=")[0] in groups]  # what else they change cannot be composed
+    at: Any = _composed(chosen, name)
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents):
+        inner = OmegaConf.select(at, parent)
+        if not isinstance(inner, DictConfig):
+            parents, last = parents[:depth], parent
+            break
+        at = inner
+    legal = [str(one) for one in at] if parents else [*(str(one) for one in at if one not in groups), *groups]
+    where = f"{'.'.join(parents)}: no key" if parents else "no setting"
+    others = ""
+    if len(parents) == 1 and len(files := sorted((CONF / parents[0]).glob("*.yaml"))) > 1:
+        others = f" in {parents[0]}={at.get('name')}{nearest(last, legal)}"
+        if having := [f"{parents[0]}={path.stem}" for path in files if last in OmegaConf.load(path)]:
+            others += f"; {' and '.join(having)} {'have' if len(having) > 1 else 'has'} it"
+    return f"{where} {last!r}{others or nearest(last, legal)}; legal: {', '.join(legal)}"

@@ -5,24 +5,51 @@ The keys and their defaults are a contract; `conf/config.yaml` says what each me
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta
 
 from synthshards.errors import UsageError, nearest
+from synthshards.identity import MAX_SEED
 from synthshards.loaders.batching.packing import Packing
 from synthshards.params import Settings
 
-from .ranges import Count, Natural, NonNegative, Share
+from .ranges import Count, Natural, NonNegative, Seed, Share
+
+Beta: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+Examples: TypeAlias = Annotated[int, Meta(le=1 << 62)]
+Workers: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
+
+
+class RunOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands outside all groups."""
+
+    seed: Seed = 42
+    output_dir: str = "."
+    metrics_file: str | None = None
+    plot_file: str | None = None
+
+    def check(self) -> None:
+        """Refuse a seed of more than 64 bits, and names of files that are none."""
+        if self.seed > MAX_SEED:
+            raise UsageError(f"seed={self.seed}; legal: an integer 0..2^64-1")
+        if not self.output_dir or "\0" in self.output_dir:
+            raise UsageError(f"output_dir={self.output_dir!r}; legal: a folder")
+        for key, value in (("metrics_file", self.metrics_file), ("plot_file", self.plot_file)):
+            if value is not None and (Path(value).name != value or "\0" in value):
+                raise UsageError(f"{key}={value!r}; legal: the name of a file in output_dir, without a folder")
 
 
 class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to train."""
 
-    num_examples: int = 20_000
+    num_examples: Examples = 0
     batch_size: Count = 8
     learning_rate: NonNegative = 5e-4
     weight_decay: NonNegative = 0.0
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
     eps: NonNegative = 1e-8
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup_steps: Natural = 0
@@ -34,7 +61,7 @@ class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     packing: Packing = "pad"
     seq_len: Count | None = None
     isolate: bool = True
-    num_workers: Natural = 0
+    num_workers: Workers = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -42,11 +69,18 @@ class TrainOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     resume: Literal["no", "auto"] = "no"
     log_every_steps: Natural = 0
     save_model: bool = False
+    stop_on_nan: bool = True
+    stop_on_usr1: bool = False
 
     def check(self) -> None:
-        """Refuse windows without a length."""
+        """Refuse windows without a length, and a warm-up that never ends."""
         if self.packing != "pad" and self.seq_len is None:
             raise UsageError(f"train: packing={self.packing} needs train.seq_len, the tokens of a window")
+        if self.warmup_steps > self.max_steps:
+            raise UsageError(
+                f"train: warmup_steps={self.warmup_steps} is beyond max_steps={self.max_steps}; "
+                f"legal: 0..{self.max_steps}"
+            )
 
 
 class EvalOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +117,7 @@ class DataOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where rows come from."""
 
     path: str | None = None
-    seed: Natural = 42
+    seed: Seed = 42
     mixture: dict[str, float] | None = None
     mixture_params: dict[str, dict[str, Any]] | None = None
 

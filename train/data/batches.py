@@ -28,6 +28,15 @@ def training_rows(train_tasks: Sequence[TrainTask], data: DataOptions) -> Datase
     return Mixture([one.dataset for one in train_tasks], list(data.mixture.values()), "repeat")
 
 
+def epoch_sizes(train_tasks: Sequence[TrainTask], data: DataOptions) -> list[tuple[str, int | None]]:
+    """(name, rows until it begins again, None without end) of each part of `training_rows`."""
+    rows = training_rows(train_tasks, data)
+    parts = rows.parts if isinstance(rows, Mixture) else (rows,)
+    names = [one.name for one in train_tasks]
+    names += [f"{names[0]}'s questions"] * (len(parts) - len(names))
+    return [(name, part.num_examples) for name, part in zip(names, parts, strict=True)]
+
+
 def stream_of(
     train_tasks: Sequence[TrainTask], data: DataOptions, o: TrainOptions, *, pad_id: int, rank: int, world_size: int
 ) -> Stream:

@@ -20,7 +20,7 @@ from synthshards.errors import UsageError, nearest
 from synthshards.loaders.dataset import Dataset
 from synthshards.loaders.mixture import Mixture
 from synthshards.tasks.task import Task
-from synthshards.tokenizer import write_tokenizer
+from synthshards.tokenizer import with_special_ids, write_tokenizer
 
 from ..config.options import DataOptions, TrainOptions
 from ..evaluation.metrics import TaskEvaluation, evaluation_of
@@ -129,7 +129,7 @@ def make_train_tasks(
     stored = open_dataset(data.path)
     assert isinstance(stored, Dataset), "a string names one dataset"
     _check_given(stored, given or {}, data.path)
-    if special is not None and _replaced(stored.task, special):
+    if special is not None and with_special_ids(stored.task, special.bos, special.sep) is not stored.task:
         raise UsageError(
             f"data.path={data.path}: rows that are stored keep their ids, and the tokenizer's bos or sep differ; "
             "legal: rows on the fly, or a model without a tokenizer"
@@ -163,13 +163,6 @@ def _check_given(stored: Dataset, given: Mapping[str, Any], path: str) -> None:
             raise UsageError(f"{where}={value!r}, and {path} has {values[name]!r}; legal: that, or leave it out")
 
 
-def _replaced(task: Task, special: SpecialIds) -> dict[str, int]:
-    """The parameters of a task that a tokenizer's ids take the place of."""
-    own = task.params.canonical()
-    ids = {"bos_token_id": special.bos, "separator_token_id": special.sep}
-    return {name: value for name, value in ids.items() if value is not None and own.get(name, value) != value}
-
-
 def _train_task(
     name: str, group: Mapping[str, Any], data: DataOptions, train: TrainOptions, special: SpecialIds | None, offset: int
 ) -> TrainTask:
@@ -179,7 +172,7 @@ def _train_task(
     params = {key: value for key, value in group.items() if key not in OWN_KEYS}
     task = make_task(kind, params)
     if special is not None:
-        task = type(task)({**task.params.canonical(), **_replaced(task, special)})
+        task = with_special_ids(task, special.bos, special.sep)
     count = train.num_examples if train.num_examples > 0 else None
     if task.num_examples is not None and count is not None:
         count = min(count, task.num_examples)

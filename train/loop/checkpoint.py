@@ -7,21 +7,22 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
 
 from synthshards.digest import canonical_json
-from synthshards.errors import DataError, UsageError
+from synthshards.errors import DataError, UsageError, first_line
 from synthshards.loaders.threaded import Loader
 from synthshards.storage.local import replacing
 
 NAME = "checkpoint.pt"
-_VERSION = 1
+_VERSION = 2
 #: Options that may differ between a run and its resumption: they change nothing that has been computed.
 _FREE = {
     "output_dir", "metrics_file", "plot_file", "logging", "train.resume", "train.checkpoint_every", "train.num_workers",
-    "train.log_every_steps",
+    "train.log_every_steps", "train.stop_on_usr1",
 }  # fmt: skip
 
 
@@ -76,11 +77,13 @@ def load(folder: Path, config_digest: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
+        with ZipFile(path) as file:  # torch itself does not look at the checksums of what it reads
+            if damaged := file.testzip():
+                raise DataError(f"{damaged} is damaged")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version, digest = state["version"], state["config"]
     except Exception as error:  # torch raises what it likes
-        line = str(error).strip().splitlines()
-        raise DataError(f"{path}: not a checkpoint ({line[0] if line else type(error).__name__})") from None
+        raise DataError(f"{path}: not a checkpoint ({first_line(error)})") from None
     if version != _VERSION:
         raise DataError(f"{path}: of version {version}; legal: {_VERSION}")
     if digest != config_digest:

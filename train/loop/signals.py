@@ -1,66 +1,84 @@
-"""Ctrl-C during training: the current step is finished, so that a checkpoint is unambiguous."""
+"""Signals that end a training run: the current step is finished, so that a checkpoint is unambiguous."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+T = TypeVar("T")
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody else than the keyboard ended the run: SIGTERM (Slurm, Kubernetes, torchrun), or SIGUSR1 by option."""
+
 
 class StopSignal:
-    """Hears Ctrl-C while it is entered (in the main thread).
+    """Hears Ctrl-C and SIGTERM while it is entered (in the main thread).
 
-    A step under way is finished first; `at_once` marks what may end in the middle. A second Ctrl-C ends everything,
-    without a checkpoint. Of several ranks, all stop behind the same step; there a second signal says nothing, since
-    torchrun passes on what the terminal has already sent.
+    A step under way is finished first; `at_once` marks what may end in the middle. Of several ranks, all stop behind
+    the same step. A second Ctrl-C ends everything, without a checkpoint, but not under torchrun, which passes on what
+    the terminal has already sent; nor does a second SIGTERM, since schedulers, too, send theirs to more than one.
 
     Args:
         world_size: ranks of the run.
-        say: is told a line at the first Ctrl-C.
+        say: is told a line at the first signal.
+        usr1: hear SIGUSR1, too.
     """
 
-    def __init__(self, world_size: int, say: Callable[[str], None]) -> None:
-        self._world_size, self._say, self._heard, self._free = world_size, say, False, False
-        self._before: Any = None
+    def __init__(self, world_size: int, say: Callable[[str], None], usr1: bool = False) -> None:
+        self._world_size, self._say, self._heard, self._free = world_size, say, 0, False
+        self._numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if usr1 else [])]
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT)
-        if ours and ours is not signal.SIG_IGN:  # nohup and background jobs keep on ignoring it
-            self._before = signal.signal(signal.SIGINT, self._hear)
+        if threading.current_thread() is threading.main_thread():
+            for number in self._numbers:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs keep on ignoring it
+                    self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._world_size == 1 and (self._free or self._heard):
+        if number == signal.SIGINT and self._heard and not dist.is_torchelastic_launched():
             raise KeyboardInterrupt
         if not self._heard:
-            self._heard = True
-            self._say("stopping after this step (Ctrl-C again: now, without a checkpoint)")
+            again = " (Ctrl-C again: now, without a checkpoint)" if number == signal.SIGINT else ""
+            self._heard = number
+            with suppress(RuntimeError):  # where it comes in the middle of a print
+                self._say(f"{signal.Signals(number).name}: stopping after this step{again}")
+        if self._free:
+            self._free = False
+            raise KeyboardInterrupt
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What stands in here ends at the first Ctrl-C, by KeyboardInterrupt."""
+    def at_once(self, work: Callable[[], T]) -> T | None:
+        """What `work` gives, or None where the first signal has ended it in the middle: the next `check` raises."""
         self._free = True
         try:
-            yield
+            return None if self._heard else work()
+        except KeyboardInterrupt:
+            if not self._heard:
+                raise
+            return None
         finally:
             self._free = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt where any rank has heard one. Every rank calls it behind the same steps."""
+        """Raise KeyboardInterrupt (`Terminated`) where any rank has heard a signal. Every rank calls it behind the
+        same steps, and none goes on before all have called it."""
         heard = self._heard
         if self._world_size > 1:
-            count = torch.tensor(float(heard))
-            dist.all_reduce(count)
-            heard = bool(count)
+            numbers = torch.tensor(heard)
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+            heard = int(numbers)
         if heard:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if heard == signal.SIGINT else Terminated

@@ -30,6 +30,8 @@ def choose_device(name: str) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("no such device")
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -39,12 +41,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def learning_rate(step: int, o: TrainOptions) -> float:
-    """The learning rate of step 1..max_steps: a warm-up from 0, then constant, cosine, or linear to a share of it."""
+    """The learning rate of step 1..max_steps: a warm-up from 0, then constant, cosine, or linear to a share of it.
+
+    The share is that of the last step, or where it is 0 of the one that would follow: every step moves.
+    """
     if step <= o.warmup_steps:
         return o.learning_rate * step / o.warmup_steps
     if o.schedule == "constant":
         return o.learning_rate
-    done = (step - o.warmup_steps) / max(1, o.max_steps - o.warmup_steps)
+    end = o.max_steps if o.final_share else o.max_steps + 1
+    done = (step - o.warmup_steps) / max(1, end - o.warmup_steps)
     fall = (1 - math.cos(math.pi * done)) / 2 if o.schedule == "cosine" else done
     return o.learning_rate * (1 - (1 - o.final_share) * fall)
 

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 
 class Timer:
-    """Where the time of a run goes.
+    """Where the time of a run goes, of all its processes that a checkpoint remembers.
 
     Args:
-        step: where it begins. steps: where it ends.
+        steps: where it ends.
     """
 
-    def __init__(self, step: int, steps: int) -> None:
-        self._first, self._step, self._steps = step, step, steps
+    def __init__(self, steps: int) -> None:
+        self._step, self._steps = 0, steps
         self._began, self._waited, self._evaluated, self._tokens = time.perf_counter(), 0.0, 0.0, 0
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps: seconds, steps and tokens so far."""
+        spent = time.perf_counter() - self._began
+        return {"spent": spent, "waited": self._waited, "evaluated": self._evaluated, "tokens": self._tokens,
+                "step": self._step}  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave: this run began as long ago as that one had taken."""
+        self._began -= state["spent"]
+        self._waited, self._evaluated = state["waited"], state["evaluated"]
+        self._tokens, self._step = state["tokens"], state["step"]
 
     def waiting(self) -> Stretch:
         """A stretch in which training waits for data."""
@@ -37,7 +50,7 @@ class Timer:
     def line(self) -> str:
         """Speed, waiting, and time left."""
         total = time.perf_counter() - self._began
-        left = int(total / max(1, self._step - self._first) * (self._steps - self._step))
+        left = int(total / max(1, self._step) * (self._steps - self._step))
         share = self._waited / self._trained
         return f"{self._tokens / self._trained:,.0f} tokens/s, {share:.1%} waiting, {left // 60}:{left % 60:02} left"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from synthshards.errors import UsageError, nearest
+from synthshards.errors import UsageError, first_line, nearest
 
 from . import gpt2, pretrained
 from .base import (
@@ -91,8 +91,14 @@ def build_model(
     special = tokenizer_ids(parsed)
     if parsed.attn_implementation is not None:
         config._attn_implementation = parsed.attn_implementation
-    with global_generator(seed):
-        model = spec.make(parsed, config)
+    try:
+        with global_generator(seed):
+            model = spec.make(parsed, config)
+    except (ValueError, ImportError) as error:
+        if parsed.attn_implementation is None or isinstance(error, UsageError):
+            raise
+        line = first_line(error)
+        raise UsageError(f"model.attn_implementation={parsed.attn_implementation}: {line}; legal: null") from None
     if getattr(model, "loss_type", None) is None:
         model.loss_type = "ForCausalLM"  # what transformers falls back on anyway (GPT-2), but not without a warning
     copied = spec.copy_weights(model, parsed)

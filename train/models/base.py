@@ -88,6 +88,16 @@ class BuiltModel:
     special: SpecialIds | None = None
     copied: tuple[str, ...] = ()
 
+    def about_seed(self, seed: int) -> str | None:
+        """What to tell of a seed that draws not all weights, or none."""
+        if not self.copied:
+            return None
+        total = len(self.model.state_dict())
+        return (
+            f"seed={seed} changes {total - len(self.copied) or 'none'} of the model's {total} weights: the others come "
+            "from a pretrained model"
+        )
+
 
 def parse_group(cls: type[S], values: Any, where: str, group: str) -> S:
     """Options, checked, with the groups of options among them.

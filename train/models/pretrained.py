@@ -118,4 +118,5 @@ SPEC = ModelSpec(
     Options=PretrainedOptions,
     configure=lambda options, seed: load_config(options.name_or_path),
     make=lambda options, config: load_model(options.name_or_path, options.attn_implementation),
+    copy_weights=lambda model, options: tuple(model.state_dict()),
 )

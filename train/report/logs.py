@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import import_module
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
-from synthshards.errors import UsageError
+from synthshards.errors import UsageError, first_line
 
 from ..config.options import LoggingOptions
 
@@ -44,7 +44,7 @@ class JsonLines:
         self._file = self._path.open("a", encoding="utf-8")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        shown = {name: None if isinstance(value, float) and isnan(value) else value for name, value in values.items()}
+        shown = {name: value if isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
         self._file.write(json.dumps({"step": step, **shown}) + "\n")
         self._file.flush()
 
@@ -77,15 +77,19 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of Weights & Biases, in its own mode (``WANDB_MODE=offline`` works)."""
 
-    def __init__(self, folder: Path, options: LoggingOptions, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, options: LoggingOptions, config: Mapping[str, Any], run_id: str) -> None:
         import wandb
 
         o = options.wandb
         self._wandb = wandb
-        self._run = wandb.init(
-            project=o.project, entity=o.entity, name=o.name, dir=str(folder), config=dict(config), resume="allow",
-            id=None,
-        )  # fmt: skip
+        try:
+            self._run = wandb.init(
+                project=o.project, entity=o.entity, name=o.name, dir=str(folder), config=dict(config), resume="allow",
+                id=run_id,
+            )  # fmt: skip
+        except Exception as error:  # no key, no network, an illegal name: it has classes of its own for each
+            legal = "a login, WANDB_MODE=offline, or logging.wandb.enabled=false"
+            raise UsageError(f"logging.wandb: {first_line(error)}; legal: {legal}") from None
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -113,13 +117,23 @@ def check_installed(options: LoggingOptions) -> None:
             ) from None
 
 
-def open_logs(folder: Path, options: LoggingOptions, config: Mapping[str, Any], from_step: int) -> list[Log]:
-    """Every log that the options ask for."""
+def open_logs(
+    folder: Path, options: LoggingOptions, config: Mapping[str, Any], from_step: int, run_id: str
+) -> list[Log]:
+    """Every log that the options ask for.
+
+    Args:
+        from_step: what came after it is dropped.
+        run_id: the same for all processes of a run that is resumed.
+
+    Raises:
+        UsageError: Weights & Biases does not take the run.
+    """
     logs: list[Log] = []
-    if options.jsonl:
-        logs.append(JsonLines(folder, from_step))
+    if options.wandb.enabled:  # the one that may refuse comes first
+        logs.append(WeightsAndBiases(folder, options, config, run_id))
     if options.tensorboard:
         logs.append(TensorBoard(folder))
-    if options.wandb.enabled:
-        logs.append(WeightsAndBiases(folder, options, config))
+    if options.jsonl:
+        logs.append(JsonLines(folder, from_step))
     return logs

@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from synthshards.errors import DataError, UsageError, nearest
+from synthshards.errors import DataError, UsageError, cut, nearest, printable
 from synthshards.storage.local import replacing
 
 #: x → y of one line.
@@ -30,6 +30,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 #: What pictures can be, by the suffix of their file, and what makes a picture's bytes the same every time.
 FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+#: Beyond it matplotlib's own sums overflow.
+_LARGEST = 1e100
 NAMES = {"examples_seen": "training examples seen", "step": "training steps", "kl": "KL (nats)"}
 
 
@@ -57,11 +59,16 @@ class Curve:
         """
         if not path.is_file():
             raise UsageError(f"{path}: no such file; legal: a CSV that synthshards curve has written")
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file))
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                lines = list(csv.reader(file, strict=True))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: not a CSV ({error}); legal: one that synthshards curve has written") from None
         if len(lines) < 2:
             raise DataError(f"{path}: no rows; legal: a line of names, then at least one of numbers")
         columns, rows = tuple(lines[0]), []
+        if twice := next((name for name in columns if columns.count(name) > 1), None):
+            raise DataError(f"{path}: two columns are called {cut(twice)!r}; legal: names that differ")
         for number, line in enumerate(lines[1:], 2):
             try:
                 rows.append({name: float(text or "nan") for name, text in zip(columns, line, strict=True)})
@@ -70,9 +77,9 @@ class Curve:
         return Curve(path, columns, tuple(rows))
 
     def points(self, x: str, y: str, hop: float | None) -> Points:
-        """The line of one figure (at one hop), without what is no number."""
+        """The line of one figure (at one hop), without what is no number, or too large for an axis."""
         rows = (row for row in self.rows if hop is None or row["hop"] == hop)
-        return {row[x]: row[y] for row in rows if isfinite(row[x]) and isfinite(row[y])}
+        return {row[x]: row[y] for row in rows if abs(row[x]) < _LARGEST and abs(row[y]) < _LARGEST}
 
     def check(self, name: str) -> None:
         """Raise `UsageError` unless there is a column of that name."""
@@ -168,9 +175,9 @@ def picture(lines: Sequence[Line], x: str, *, log_x: bool = False, title: str = 
         _draw_panel(axes, panel)
         axes.set_xscale("log" if log_x else "linear")
         if place == len(panels):
-            axes.set_xlabel(NAMES.get(x, x.replace("_", " ")))
+            axes.set_xlabel(_shown(x))
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_plain(title))
     return figure
 
 
@@ -183,11 +190,11 @@ def _draw_panel(axes: Axes, lines: Sequence[Line]) -> None:
         )
         # Colour tells hops apart; without any, groups; and where there is but one, metrics. Dashes tell the rest.
         colour, dash = (hop, group) if len(hops) > 1 else (group, metric) if len(groups) > 1 else (metric, 0)
-        parts = [line.group] if line.group else []
+        parts = [_plain(line.group)] if line.group else []
         if line.hop is not None:
             parts.append("1 hop" if line.hop == 1 else f"{line.hop:g} hops")
         if len(metrics) > 1 or not parts:
-            parts.append(NAMES.get(line.metric, line.metric.replace("_", " ")))
+            parts.append(_shown(line.metric))
         style = COLOURS[colour % len(COLOURS)]
         axes.plot(
             line.x, line.mean, color=style, linestyle=DASHES[dash % len(DASHES)], marker=MARKERS[colour % len(MARKERS)],
@@ -197,10 +204,20 @@ def _draw_panel(axes: Axes, lines: Sequence[Line]) -> None:
             axes.fill_between(line.x, line.low, line.high, color=style, alpha=0.2, linewidth=0)
     if accuracies:
         axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel("accuracy" if len(metrics) > 1 else NAMES.get(metrics[0], metrics[0].replace("_", " ")))
+    axes.set_ylabel("accuracy" if len(metrics) > 1 else _shown(metrics[0]))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _shown(column: str) -> str:
+    return NAMES.get(column, _plain(column.replace("_", " ")))
+
+
+def _plain(text: str) -> str:
+    """A text of a file or a user for matplotlib, to which a dollar begins a formula, and a leading _ hides a line."""
+    plain = printable(text).replace("$", r"\$")
+    return f" {plain}" if plain.startswith("_") else plain
 
 
 def _keys(line: Line) -> tuple[str, str, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class ScoreTable:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add an evaluation: `step`, `examples_seen`, in some `hop`, `accuracy`, then what the metric has."""
+        """Add an evaluation: `step`, `examples_seen`, in some `hop`, `accuracy`, what the metric has, then counts."""
         self.rows.append(row)
 
     def write(self) -> None:
@@ -49,10 +49,10 @@ class ScoreTable:
     def draw(self) -> None:
         """Draw the picture of the CSV, as PNG (or what `plot_path` says) and SVG."""
         curve = Curve.read(self.csv_path)
-        below = self.evaluation.second_panel
-        metrics = ["accuracy"]
-        if below is not None and any(not isnan(row[below]) for row in curve.rows):
-            metrics.append(below)
+        names = ("accuracy", self.evaluation.second_panel)
+        metrics = [name for name in names if name and any(isfinite(row[name]) for row in curve.rows)]
+        if not metrics:  # the model has diverged, or is asked nothing
+            return
         lines = lines_of({"": [curve]}, "examples_seen", metrics, "none")
         figure = picture(lines, "examples_seen", title=self.evaluation.title)
         for path in dict.fromkeys((self.plot_path, self.plot_path.with_suffix(".svg"))):

@@ -43,7 +43,8 @@ class CapoScore(Score):
     """`accuracy` and `count` are of questions, and NaN and 0 without any; so are the token accuracies.
 
     Attributes:
-        bits: of knowledge about all of the task's people; NaN without biographies, as are the next five.
+        bits: of knowledge about all of the task's people; NaN without biographies, as are the next five, and of a
+            model whose logits are no numbers.
         bits_per_parameter: by `parameters`.
         p1, p2: nats of a full name, and of a person's values (see `synthshards.tasks.capo.capacity`).
         biographies: that were counted.
@@ -129,6 +130,8 @@ def knowledge(model: nn.Module, task: Task, biographies: Sequence[Row], options:
             "legal: order=1, couple=true, or permute=true"
         )
     nats = token_nats(model, read, options)
+    if not all(np.isfinite(one).all() for one in nats):  # a model that has diverged: what it knows is not known
+        return {"biographies": len(read)}
     p1 = np.array([n[at].sum() for n, at in zip(nats, names, strict=True)])
     p2 = np.array([n[at].sum() for n, at in zip(nats, values, strict=True)])
     people, they = task.params.num_people, task.params.they

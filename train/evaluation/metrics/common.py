@@ -258,7 +258,8 @@ def tally(model: nn.Module, windows: Iterable[Window], find: FindAnswers, *, iso
             ids, labels, segments = (window[name].cpu().numpy() for name in ("input_ids", "labels", "segment_ids"))
             chosen = np.zeros(ids.shape, bool)
             chosen[:, :-1] = labels[:, 1:] != -100
-            predicted = logits_at(model, window, torch.from_numpy(chosen), isolate=isolate).argmax(-1)
+            best, predicted = logits_at(model, window, torch.from_numpy(chosen), isolate=isolate).max(-1)
+            predicted[~best.isfinite()] = -1  # a model that has diverged predicts nothing, not the id 0
             right = np.zeros(ids.shape, bool)
             right[:, 1:][chosen[:, :-1]] = predicted.cpu().numpy() == ids[:, 1:][chosen[:, :-1]]
             for i in range(len(ids)):

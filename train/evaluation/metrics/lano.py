@@ -105,7 +105,7 @@ def draw(model: nn.Module, task: LanoTask, count: int, options: MetricOptions = 
 def divergences(
     model: nn.Module, task: LanoTask, texts: list[np.ndarray], options: MetricOptions = _DEFAULT
 ) -> np.ndarray:
-    """The KL of each sentence, in nats: float64 [sentences].
+    """The KL of each sentence, in nats, NaN where the model's logits are no numbers: float64 [sentences].
 
     Args:
         texts: sentences of the grammar: terminals, int64 [length] each.
@@ -125,7 +125,8 @@ def divergences(
             laws = np.split(shares, np.cumsum(lengths)[:-1])
             for i, length, q in zip(window["row"].tolist(), lengths, laws, strict=True):
                 assert len(texts[i]) + 1 == length, "the law behind each prefix"
-                out[i] = smoothed_kl(task.grammar.next_token_distributions(texts[i]), q)
+                law = task.grammar.next_token_distributions(texts[i])
+                out[i] = smoothed_kl(law, q) if np.isfinite(q).all() else np.nan
     return out
 
 
