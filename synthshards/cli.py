@@ -207,7 +207,7 @@ def main() -> None:
 
 
 def _shortage(error: Exception) -> str | None:
-    """What the system had too little of, where that is what stopped us: whoever needed it says so in words of its own."""
+    """What the system had too little of, where that is what stopped us: whoever needed it says so in its own words."""
     said = " ".join(str(each) for each in (error, error.__cause__, error.__context__))
     if "can't start new thread" in said:
         return (

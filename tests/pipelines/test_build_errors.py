@@ -189,7 +189,7 @@ def test_a_folder_that_is_deleted_during_a_build_is_an_error_and_gets_no_manifes
                 out.mkdir()
 
     monkeypatch.setattr(LocalFolder, "write", write)
-    with pytest.raises(StorageError, match="deleted or moved|no longer what was written|No such file"):
+    with pytest.raises(StorageError, match=r"deleted or moved|no longer what was written|No such file"):
         build(small(3), str(out), only_shards=part)
     assert not (out / "manifest.json").exists()
 
