@@ -240,6 +240,8 @@ def plan_from_record(record: dict[str, Any], where: str) -> BuildPlan:
             raise ManifestError("identity or layout is not what it says")
     except SynthshardsError as error:
         raise type(error)(f"{where}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ManifestError(f"{where}: not a plan ({error})") from None
     return plan
 
 

@@ -18,6 +18,7 @@ import click
 
 from . import __version__
 from .errors import SynthshardsError, UsageError, bounded, cut, nearest, printable
+from .params import is_integer
 
 #: Command → (module, attribute, line of help, extra that it needs).
 COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
@@ -46,12 +47,37 @@ COMMANDS: dict[str, tuple[str, str, str, str | None]] = {
 #: What libraries and compiled kernels map, and a little for rows (bytes).
 _LEAST_MEMORY = 1 << 30
 
+#: Rows that a command may be told to go through.
+MAX_ROWS = 10**12
+
 #: Section of `bench` that a floor above its own measures → (module, extra that it needs).
 BENCH_SECTIONS: dict[str, tuple[str, str]] = {
     "loaders": ("synthshards.loaders.bench.streams", "torch"),
     "peers": ("synthshards.loaders.bench.rivals", "torch"),
     "train": ("synthshards.train.bench", "train"),
 }
+
+
+class Integer(click.IntRange):
+    """An integer option, in plain ASCII digits: Python would take ``1_0``, ``٣`` and ``" 2 "``, too."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not is_integer(value):
+            self.fail(f"{cut(repr(value))} is not a valid integer (plain digits, at most 20).", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Decimal(click.FloatRange):
+    """A decimal option, as plain."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"-?([0-9.]{1,40}(e-?[0-9]{1,3})?|nan|inf)", value):
+            self.fail(f"{cut(repr(value))} is not a decimal number (such as 0.01).", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def load(module: str, extra: str | None, what: str) -> Any:
@@ -98,7 +124,9 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
-            raise UsageError(f"no command {cut(repr(args[0]))}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}")
+            raise UsageError(
+                f"no command {cut(repr(args[0]))}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}"
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -179,12 +207,14 @@ def main() -> None:
 
 
 def _shortage(error: Exception) -> str | None:
-    """What the system had too little of, where that is what stopped us: whoever needed it says so in words of its own."""
+    """What the system had too little of, where that is what stopped us: whoever needed it says so in its own words."""
     said = " ".join(str(each) for each in (error, error.__cause__, error.__context__))
     if "can't start new thread" in said:
-        return "no more threads can be started; legal: fewer --workers, or more threads or memory (ulimit -u, ulimit -v)"
+        return (
+            "no more threads can be started; legal: fewer --workers, or more threads or memory (ulimit -u, ulimit -v)"
+        )
     if isinstance(error, MemoryError) or re.search("failed to map segment|(?i:cannot allocate memory)", said):
-        return "out of memory; legal: smaller --shard-examples, fewer --workers, or more memory (ulimit -v)"
+        return "out of memory; legal: smaller --shard-examples or fewer --workers"
     return None
 
 

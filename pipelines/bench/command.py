@@ -11,10 +11,9 @@ from typing import Any
 import click
 
 from synthshards.catalog import TASKS, resolve
-from synthshards.cli import BENCH_SECTIONS, load
+from synthshards.cli import BENCH_SECTIONS, MAX_ROWS, Integer, load
 from synthshards.errors import UsageError, cut, nearest
 from synthshards.formats import FORMATS, check_compression, get_format
-from synthshards.options import MAX_ROWS, Integer
 from synthshards.params import is_integer
 
 from ..commands import JSON, MAX_WORKERS, cores

@@ -126,7 +126,7 @@ def declare(folder: Folder, plan: BuildPlan, before: FolderState | None, *, alon
 
 
 def admit_overwriting(folder: Folder) -> None:
-    """Refuse to delete what no build wrote: another program's manifest.json, or files that are merely named like shards.
+    """Refuse to delete what no build wrote: another program's manifest.json, or files that are only named like shards.
 
     Raises:
         UsageError: there is one (named), or the folder is a file, or its scratch folder is a symbolic link.
