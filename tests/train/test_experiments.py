@@ -50,7 +50,7 @@ def test_there_is_an_experiment_for_each_task() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
-    short = ("train.max_steps=2", "eval.num_examples_per_hop=16")
+    short = ("train.max_steps=2", "train.warmup_steps=0", "eval.num_examples_per_hop=16")
     rows = run(tmp_path, f"experiment={name}", *short)
     assert {row["step"] for row in rows} == {"1", "2"}
     assert (tmp_path / "config.yaml").exists()
