@@ -38,6 +38,12 @@ class Evaluator:
         self.sets = [eval_sets(one, options) if folder is None else stored_sets(folder, one) for one in train_tasks]
         self.fresh = options.resample_each_eval and folder is None
 
+    @property
+    def in_windows(self) -> bool:
+        """Whether any task is measured in packed windows."""
+        measured = any(one.evaluation.measure_windows is not None for one in self.train_tasks)
+        return self.options.packed_seq_len is not None and measured
+
     def write_manifests(self, folder: Path) -> None:
         """Write the manifests of rows that stay the same, unless they come from manifests themselves."""
         if not self.fresh and self.options.manifests is None:

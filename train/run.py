@@ -26,12 +26,13 @@ from .config.options import DataOptions, EvalOptions, LoggingOptions, RunOptions
 from .data.batches import epoch_sizes, shifted, stream_of
 from .data.eval_sets import longest_met
 from .data.train_tasks import make_train_tasks
+from .evaluation.isolation import check_isolation
 from .evaluator import Evaluator, derived_seed
 from .loop import checkpoint
 from .loop.distributed import gathered, rank_and_world_size
 from .loop.seen import Seen
 from .loop.signals import StopSignal
-from .loop.step import LossModule, check_isolation, choose_device, learning_rate, make_optimizer, train_step
+from .loop.step import LossModule, choose_device, learning_rate, make_optimizer, train_step
 from .loop.timer import Timer
 from .models import build_model, parse_options, tokenizer_ids
 from .report.logs import Log, check_installed, open_logs
@@ -90,7 +91,9 @@ class Run:
         )  # fmt: skip
         self.model: nn.Module = self.built.model.to(self.device)
         if self.train.packing != "pad" and self.train.isolate:
-            check_isolation(self.model)
+            check_isolation(self.model, self.built.vocab_size, "train.isolate", "train.packing=pad")
+        elif self.eval.isolate and self.evaluator.in_windows:
+            check_isolation(self.model, self.built.vocab_size, "eval.isolate", "eval.packed_seq_len=null")
         self.optimizer = make_optimizer(self.model, self.train)
         self.step, self.timer = 0, Timer(self.train.max_steps)
         self.seen = Seen(epoch_sizes(self.train_tasks, self.data))
