@@ -22,6 +22,7 @@ from synthshards.loaders.dataset import Dataset
 from synthshards.loaders.open_dataset import open_dataset
 from synthshards.loaders.order.state import LaneCursors, Position
 from synthshards.pipelines.shard import batch_counts
+from synthshards.ragged import RaggedBatch
 from synthshards.storage.local import replacing
 from synthshards.tasks.task import Row, Task
 
@@ -55,9 +56,13 @@ class EvalSet:
         """Of its rows."""
         return self.task.identity(self.seed, self.split)
 
+    def batch(self) -> RaggedBatch:
+        """The rows as columns."""
+        return self.task.batch(self.seed, self.split, self.start, self.count)
+
     def rows(self) -> list[Row]:
         """The rows."""
-        return list(self.task.batch(self.seed, self.split, self.start, self.count).rows())
+        return list(self.batch().rows())
 
     def windows(self, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """The rows packed as in the paper (each window begins with a whole row), `batch_size` windows at a time."""
@@ -77,7 +82,7 @@ class EvalSet:
     def manifest(self) -> bytes:
         """The manifest's bytes: enough to make the rows again, anywhere."""
         assert self.start == 0, "a manifest begins at row 0"
-        batch = self.task.batch(self.seed, self.split, 0, self.count)
+        batch = self.batch()
         content = ContentDigest(self.task.columns)
         content.update(batch)
         entry = ShardEntry(
@@ -199,7 +204,7 @@ def longest_row(sets: Sequence[EvalSet], tokenizer: Any = None) -> int:
     """Tokens of the longest row of the sets."""
     longest = 0
     for one in sets:
-        batch = one.task.batch(one.seed, one.split, one.start, one.count)
+        batch = one.batch()
         if tokenizer is not None:
             texts = batch.columns["text"].tolist()
             longest = max(longest, *(len(ids) + 1 for ids in tokenizer(texts)["input_ids"]))
