@@ -91,7 +91,7 @@ def test_biographies_are_trained_on_as_they_are_meant_to_be(tmp_path: Path) -> N
 
 
 def test_a_resumed_run_counts_as_one_that_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = (*TINY, "train.checkpoint_every=4", "train.resume=auto")
+    settings = (*TINY, "train.checkpoint_every=3", "train.resume=auto")
     run(tmp_path / "whole", *settings)
     plain = Run._one_step
 
