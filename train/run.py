@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ class Run:
                     self._diverged()
                 given = on_any_rank(self.stream.rows_given(COMPARED), self.world_size)
                 with self.timer.evaluating():  # rank 0 evaluates while the others wait in `check`
-                    lines = stop.at_once(lambda: self._evaluate(logs, given))
+                    lines = stop.at_once(partial(self._evaluate, logs, given))
                     stop.check()
                 self._progress(loss, lines or [])
             elif o.log_every_steps and self.step and self.step % o.log_every_steps == 0:
