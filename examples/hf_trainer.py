@@ -12,20 +12,25 @@ import sys
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
 from synthshards import make_task, open_dataset
+from synthshards.loaders import attention_mask_4d
 from synthshards.train.evaluation.metrics import EVALUATIONS, MetricOptions, eval_rows
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-model_inputs = ("input_ids", "labels", "attention_mask")
 
 
 class StreamTrainer(Trainer):
-    """The stream makes the batches, shuffles and shards them; the Trainer takes them as they are."""
+    """The stream makes the batches, shuffles and shards them; the Trainer takes them as they are.
+
+    Packed rows do not see one another, and each has positions from 0, as the metric below reads it.
+    """
 
     def get_train_dataloader(self):
         return self.train_dataset.loader(num_workers=1)
 
     def compute_loss(self, model, inputs, **options):
-        return super().compute_loss(model, {name: inputs[name] for name in model_inputs}, **options)
+        taken = {name: inputs[name] for name in ("input_ids", "labels", "position_ids")}
+        taken["attention_mask"] = attention_mask_4d(inputs["segment_ids"])  # the batch's own marks padding alone
+        return super().compute_loss(model, taken, **options)
 
 
 # Sentences of a small grammar. Each begins with <bos>, which also ends the one before it in a packed window.

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from synthshards.errors import UsageError
@@ -19,6 +20,7 @@ from .batching.context import Batch, BatchContext, Job, Stats
 from .batching.options import StreamOptions, integer
 from .batching.ordered_source import OrderedSource
 from .batching.packed import lane_counts, lanes_followed, packed_jobs
+from .batching.packing import LOOK
 from .batching.padded import padded_jobs
 from .batching.tensors import Memory
 from .order import state as states
@@ -119,6 +121,27 @@ class Stream(IterableDataset[Batch]):
             followed = lanes_followed(self._context, position)
             position.cursors = [c.only(lanes) for c, lanes in zip(position.cursors, followed, strict=True)]
         return position
+
+    def rows_given(self, first: int) -> list[np.ndarray]:
+        """Which of the `first` rows of each component have been given as a whole, since the start of epoch 0 and in
+        index order: bool [first, or the component's rows if they are fewer]; packed, of the lanes that this rank
+        follows.
+        """
+        context, position = self._context, self._position
+        assert not any(component.order.shuffle for component in context.components), "rows are given in index order"
+        out = [np.zeros(first if c.rows is None else min(first, c.rows), np.bool_) for c in context.components]
+        counts = [position.unit] if context.schedule is None else context.schedule.counts(position.unit)
+        for component, rows in enumerate(out):
+            if not self.packed:
+                rows[: counts[component]] = True
+                continue
+            cursors = position.cursors[component]
+            for lane, (n, carry) in zip(cursors.lanes.tolist(), cursors.at.tolist(), strict=True):
+                of_lane = rows[lane :: cursors.count]
+                of_lane[:n] = True
+                if context.options.packing == "best-fit":
+                    of_lane[n:][[i for i in range(min(LOOK, len(of_lane) - n)) if carry >> i & 1]] = True
+        return out
 
     def stats(self) -> dict[str, int]:
         """Counts since the stream was made, in this process.

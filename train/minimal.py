@@ -19,6 +19,7 @@ from .data.batches import training_tensors
 from .data.eval_sets import eval_sets, longest_row, metric_options
 from .data.train_tasks import make_train_tasks
 from .evaluation.evaluate import scores
+from .evaluation.isolation import check_isolation
 from .loop.failures import explained
 from .loop.step import choose_device, make_optimizer, mean_loss
 from .models import build_model, parse_options, tokenizer_ids
@@ -26,7 +27,7 @@ from .models import build_model, parse_options, tokenizer_ids
 #: Settings of `synthshards curve` that this script has no lines for.
 _NOT_HERE = {
     *(f"data.{name}" for name in ("mixture", "mixture_params")),
-    *(f"eval.{name}" for name in ("resample_each_eval", "manifests", "samples", "packed_seq_len")),
+    *(f"eval.{name}" for name in ("resample_each_eval", "manifests", "samples", "packed_seq_len", "isolate")),
     *(
         f"train.{name}"
         for name in (
@@ -76,6 +77,8 @@ def _experiment(overrides: Sequence[str]) -> None:
         longest_row=max(longest_row(sets, train_task.tokenizer), train.seq_len or 0),
     )  # fmt: skip
     model = built.model.to(device)
+    if train.packing != "pad" and train.isolate:
+        check_isolation(model, built.vocab_size, "train.isolate", "train.packing=pad")
     if line := built.about_seed(seed):
         print(line)
     optimizer = make_optimizer(model, train)

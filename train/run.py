@@ -10,10 +10,12 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,12 +28,14 @@ from .config.options import DataOptions, EvalOptions, LoggingOptions, RunOptions
 from .data.batches import epoch_sizes, shifted, stream_of
 from .data.eval_sets import longest_met
 from .data.train_tasks import make_train_tasks
+from .data.trained_rows import COMPARED
+from .evaluation.isolation import check_isolation
 from .evaluator import Evaluator, derived_seed
 from .loop import checkpoint
-from .loop.distributed import gathered, rank_and_world_size
+from .loop.distributed import gathered, on_any_rank, rank_and_world_size
 from .loop.seen import Seen
 from .loop.signals import StopSignal
-from .loop.step import LossModule, check_isolation, choose_device, learning_rate, make_optimizer, train_step
+from .loop.step import LossModule, choose_device, learning_rate, make_optimizer, train_step
 from .loop.timer import Timer
 from .models import build_model, parse_options, tokenizer_ids
 from .report.logs import Log, check_installed, open_logs
@@ -80,9 +84,10 @@ class Run:
         tables = score_tables(self.train_tasks, self.folder, own.metrics_file, own.plot_file)
         self.evaluator = Evaluator(self.train_tasks, tables, self.eval, self.seed)
         self.pad_id = special.pad if special is not None and special.pad is not None else 0
-        self.loader = stream_of(
+        self.stream = stream_of(
             self.train_tasks, self.data, self.train, pad_id=self.pad_id, rank=self.rank, world_size=self.world_size
-        ).loader(num_workers=self.train.num_workers)
+        )
+        self.loader = self.stream.loader(num_workers=self.train.num_workers)
         self.built = build_model(
             name, options, seed=self.seed, task=" and ".join(one.name for one in self.train_tasks),
             largest_id=max(one.largest_id for one in self.train_tasks),
@@ -90,7 +95,9 @@ class Run:
         )  # fmt: skip
         self.model: nn.Module = self.built.model.to(self.device)
         if self.train.packing != "pad" and self.train.isolate:
-            check_isolation(self.model)
+            check_isolation(self.model, self.built.vocab_size, "train.isolate", "train.packing=pad")
+        elif self.eval.isolate and self.evaluator.in_windows:
+            check_isolation(self.model, self.built.vocab_size, "eval.isolate", "eval.packed_seq_len=null")
         self.optimizer = make_optimizer(self.model, self.train)
         self.step, self.timer = 0, Timer(self.train.max_steps)
         self.seen = Seen(epoch_sizes(self.train_tasks, self.data))
@@ -147,8 +154,9 @@ class Run:
             if self._evaluation_is_due():
                 if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
                     self._diverged()
+                given = on_any_rank(self.stream.rows_given(COMPARED), self.world_size)
                 with self.timer.evaluating():  # rank 0 evaluates while the others wait in `check`
-                    lines = stop.at_once(lambda: self._evaluate(logs))
+                    lines = stop.at_once(partial(self._evaluate, logs, given))
                     stop.check()
                 self._progress(loss, lines or [])
             elif o.log_every_steps and self.step and self.step % o.log_every_steps == 0:
@@ -180,12 +188,13 @@ class Run:
             then = "the run ends here (train.stop_on_nan)" if self.train.stop_on_nan else "the run goes on"
             self._say(f"diverged at step {self.step}: loss or weights are no longer numbers; {then}")
 
-    def _evaluate(self, logs: Sequence[Log]) -> list[str]:
+    def _evaluate(self, logs: Sequence[Log], given: Sequence[np.ndarray]) -> list[str]:
         """What to tell of an evaluation, which rank 0 makes."""
         if self.rank:
             return []
         counts = {"tokens_seen": self.seen.tokens, "rows_seen": self.seen.rows}
-        return self.evaluator.evaluate(self.model, self.step, self.examples_seen, counts, logs)
+        met = self.evaluator.count_trained(given)
+        return self.evaluator.evaluate(self.model, self.step, self.examples_seen, counts, logs) + met
 
     def _wrapped(self) -> nn.Module:
         loss_of: nn.Module = LossModule(self.model, self.train.isolate, self.built.plain_logits)
@@ -319,6 +328,7 @@ class Run:
             "diverged_at": self.diverged_at,
             "device": str(self.device),
             "world_size": self.world_size,
+            **self.evaluator.trained_on,
             **self.timer.record(),
         }
         write_record(self.folder, self.train_tasks, self.evaluator.sets, figures)

@@ -1,11 +1,15 @@
 """Packed windows for models: masks that keep the rows of a window from attending to one another.
 
-A packed batch says so in `segment_ids` (0 padding, rows from 1). Three kinds of attention want three things:
+A packed batch says so in `segment_ids` (0 padding, rows from 1). Three kinds of attention want three things, each of
+them in place of the batch's own `attention_mask` and beside its `position_ids`:
 
-- transformers' models with ``sdpa`` or ``eager`` attention: a 4-D mask (`attention_mask_4d`), or nothing but
-  `position_ids` and no mask, by which recent releases find the borders themselves;
+- transformers' models with ``sdpa`` or ``eager`` attention: a 4-D mask (`attention_mask_4d`);
 - FlexAttention: a function of two positions (`flex_mask`);
 - variable-length FlashAttention: all rows end to end, and where each begins (`varlen`).
+
+Most models of transformers also find the borders by `position_ids` alone, but only without any mask and with
+``use_cache=False``: with a cache, their default, rows see one another. Nothing of this reaches recurrent layers and
+convolutions; docs/loading.md shows how to see whether a model leaks.
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ from torch import Tensor
 from .context import Batch
 
 
-def attention_mask_4d(segment_ids: Tensor, dtype: torch.dtype = torch.bool) -> Tensor:
-    """The causal mask of packed windows.
+def attention_mask_4d(segment_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The causal mask of packed windows, as models of transformers take it with ``sdpa`` and ``eager`` attention.
 
     Args:
         segment_ids: int64 [windows, seq_len].
-        dtype: bool: true where a query may look; floating: 0 there, and the least number of the type elsewhere (what
-            transformers adds to the scores).
+        dtype: floating: 0 where a query may look, and the least number of the type elsewhere, to be added to the
+            scores (float32 is right for models of any precision). Bool: true where a query may look, for torch's
+            `scaled_dot_product_attention` alone: what adds it to the scores masks nothing, not even the future.
 
     Returns:
         [windows, 1, seq_len (queries), seq_len (keys)]. Padding looks at padding, so that no row of it is empty.

@@ -71,6 +71,9 @@ def test_two_processes_give_the_curve_of_one(overrides: tuple[str, ...], tmp_pat
     assert len(losses(tmp_path / "two")) == 12
     assert_close(tmp_path / "one", tmp_path / "two")
     assert files(tmp_path / "two") == files(tmp_path / "one")
+    two, one = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("two", "one"))
+    for name in ("eval_rows_trained_on", "training_rows_compared"):
+        assert two[name] == one[name]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from curves import BRIEF, DEPO, GPT2, TASKS, files, make_run, only_csv, run
+from curves import BRIEF, DEPO, GPT2, MANO, TASKS, files, make_run, only_csv, run, table
 from helpers import Ended
 
 import synthshards
@@ -42,6 +42,21 @@ def test_fresh_and_frozen_runs_ask_for_the_rows_they_say(tmp_path: Path, monkeyp
     asked.clear()
     run(tmp_path / "frozen", *DEPO, "eval.hops=[2]", "eval.resample_each_eval=false")
     assert asked == [0, 0, 0]
+
+
+def test_fresh_rows_in_windows(tmp_path: Path) -> None:
+    """Evaluation j takes rows 5j..5j+4, and counts as many answers as any other."""
+    packed = ("eval.packed_seq_len=24", "train.max_steps=4", "train.eval_every_steps=1")
+    made = run(tmp_path, *MANO, *packed)
+    one = made.evaluator.sets[0][0]
+    for number in range(4):
+        windows = list(one.at(number).windows(2, 24))
+        assert {int(i) for window in windows for i in window["index"].unique()} - {-1} == set(
+            range(5 * number, 5 * number + 5)
+        )
+        first = one.at(number).rows()[0]["input_ids"]
+        assert windows[0]["input_ids"][0, : len(first)].tolist() == list(first)
+    assert [row["count"] for row in table(tmp_path / "mano_metrics.csv")] == ["4"] * 4, "the fifth is cut off"
 
 
 @pytest.mark.parametrize("task", ["depo", "lano", "capo"])

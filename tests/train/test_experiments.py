@@ -11,6 +11,7 @@ import csv
 import shutil
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from synthshards.train.config.compose import CONF, compose
+from synthshards.train.data.trained_rows import COMPARED
 from synthshards.train.run import Run
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -55,6 +57,25 @@ def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     assert {row["step"] for row in rows} == {"1", "2"}
     assert (tmp_path / "config.yaml").exists()
     assert len(list(tmp_path.glob("*_curve.svg"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("brevo-small", {"brevo": 0}),
+        ("capo-small", {"capo_qa": 0, "capo_bios": 200}),
+        ("depo-small", {"hop_1": 0, "hop_2": 0, "hop_4": 0}),
+        ("lano-small", {"lano": 128}),
+        ("mano-small", {"mano": 512}),
+    ],
+)
+def test_so_many_rows_of_the_evaluation_are_trained_on(name: str, counts: dict[str, int], tmp_path: Path) -> None:
+    """docs/training-curves.md says so, and why."""
+    made = Run(compose([f"experiment={name}", f"output_dir={tmp_path}"]), say=lambda _: None)
+    for _ in islice(made.stream, made.train.max_steps):
+        pass
+    made.evaluator.count_trained(made.stream.rows_given(COMPARED))
+    assert made.evaluator.trained_on["eval_rows_trained_on"] == counts
 
 
 @pytest.mark.slow

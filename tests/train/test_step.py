@@ -16,7 +16,6 @@ from synthshards.train.config.options import TrainOptions
 from synthshards.train.data.batches import training_tensors
 from synthshards.train.loop.step import (
     LossModule,
-    check_isolation,
     choose_device,
     labelled,
     learning_rate,
@@ -114,17 +113,6 @@ def test_gradients_are_those_of_the_models_own_loss() -> None:
     for name, p in model.named_parameters():
         assert p.grad is not None
         assert torch.allclose(p.grad, own[name], atol=1e-5), name
-
-
-def test_a_model_that_knows_no_borders_is_refused() -> None:
-    class Deaf(nn.Module):
-        def forward(self, input_ids: Tensor) -> Tensor:
-            return input_ids
-
-    with pytest.raises(UsageError, match=r"Deaf takes no position_ids, .* legal: train.isolate=false"):
-        check_isolation(Deaf())
-    for name in NAMES:
-        check_isolation(model_of(name))
 
 
 # A step ------------------------------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ class EvalOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     manifests: str | None = None
     samples: Count | None = None
     packed_seq_len: Count | None = None
+    isolate: bool = True
 
 
 class WandbOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,18 +6,23 @@ again from its manifest alone, which holds no row, only what rows are a function
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from synthshards.dataset.manifest import Manifest, ShardEntry, shard_name
 from synthshards.digest import ContentDigest
 from synthshards.errors import UsageError
 from synthshards.identity import Identity, Layout
+from synthshards.loaders.batching.context import Batch
 from synthshards.loaders.dataset import Dataset
 from synthshards.loaders.open_dataset import open_dataset
+from synthshards.loaders.order.state import LaneCursors, Position
 from synthshards.pipelines.shard import batch_counts
+from synthshards.ragged import RaggedBatch
 from synthshards.storage.local import replacing
 from synthshards.tasks.task import Row, Task
 
@@ -51,13 +56,21 @@ class EvalSet:
         """Of its rows."""
         return self.task.identity(self.seed, self.split)
 
+    def batch(self) -> RaggedBatch:
+        """The rows as columns."""
+        return self.task.batch(self.seed, self.split, self.start, self.count)
+
     def rows(self) -> list[Row]:
         """The rows."""
-        return list(self.task.batch(self.seed, self.split, self.start, self.count).rows())
+        return list(self.batch().rows())
 
-    def dataset(self) -> Dataset:
-        """The rows from the split's first on, to stream."""
-        return Dataset(self.task, self.seed, self.split, self.start + self.count)
+    def windows(self, batch_size: int, seq_len: int) -> Iterator[Batch]:
+        """The rows packed as in the paper (each window begins with a whole row), `batch_size` windows at a time."""
+        stream = Dataset(self.task, self.seed, self.split, self.start + self.count).batches(
+            batch_size, packing="paper", seq_len=seq_len
+        )
+        stream.move_to(Position(0, 0, [LaneCursors(1, np.arange(1), np.array([[self.start, 0]]))]))
+        return iter(stream)
 
     def at(self, number: int) -> EvalSet:
         """The set that follows `number` sets later: fresh rows (of a finite task again from its first on)."""
@@ -69,7 +82,7 @@ class EvalSet:
     def manifest(self) -> bytes:
         """The manifest's bytes: enough to make the rows again, anywhere."""
         assert self.start == 0, "a manifest begins at row 0"
-        batch = self.task.batch(self.seed, self.split, 0, self.count)
+        batch = self.batch()
         content = ContentDigest(self.task.columns)
         content.update(batch)
         entry = ShardEntry(
@@ -156,8 +169,9 @@ def metric_options(options: EvalOptions, train_task: TrainTask, seed: int) -> Me
     """
     tokenizer = train_task.tokenizer
     return MetricOptions(
-        batch_tokens=options.batch_size * 512, batch_rows=options.batch_size, samples=options.samples,
-        seed=seed % (1 << 63), tokenizer=tokenizer, used_tokens=None if tokenizer is None else len(tokenizer),
+        batch_tokens=options.batch_size * 512, batch_rows=options.batch_size, isolate=options.isolate,
+        samples=options.samples, seed=seed % (1 << 63), tokenizer=tokenizer,
+        used_tokens=None if tokenizer is None else len(tokenizer),
     )  # fmt: skip
 
 
@@ -190,7 +204,7 @@ def longest_row(sets: Sequence[EvalSet], tokenizer: Any = None) -> int:
     """Tokens of the longest row of the sets."""
     longest = 0
     for one in sets:
-        batch = one.task.batch(one.seed, one.split, one.start, one.count)
+        batch = one.batch()
         if tokenizer is not None:
             texts = batch.columns["text"].tolist()
             longest = max(longest, *(len(ids) + 1 for ids in tokenizer(texts)["input_ids"]))

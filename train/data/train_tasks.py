@@ -78,14 +78,19 @@ class TrainTask:
         """The model of all train tasks as one of this task's ids alone."""
         return TaskView(model, self.offset, self.largest_id + 1 - self.offset) if self.mixed else model
 
-    def training_rows(self) -> Dataset | Mixture:
-        """What to stream: the dataset, or with `qa_share` windows of it among windows of questions."""
+    @property
+    def parts(self) -> list[Dataset]:
+        """What it is trained on: the dataset, and with `qa_share` the questions."""
         if not self.qa_share:
-            return self.dataset
+            return [self.dataset]
         assert self.evaluation.questions is not None, "checked at the door"
         identity = self.dataset.identity
-        questions = Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)
-        return Mixture([self.dataset, questions], [1 - self.qa_share, self.qa_share], "repeat")
+        return [self.dataset, Dataset(self.evaluation.questions(self.task), identity.seed, identity.split)]
+
+    def training_rows(self) -> Dataset | Mixture:
+        """What to stream: the dataset, or with `qa_share` windows of it among windows of questions."""
+        parts = self.parts
+        return parts[0] if len(parts) == 1 else Mixture(parts, [1 - self.qa_share, self.qa_share], "repeat")
 
 
 def make_train_tasks(

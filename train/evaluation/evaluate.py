@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
 
-from synthshards.loaders.dataset import Dataset
 from synthshards.tasks.task import Row, Task
 
 from .metrics import MetricOptions, evaluation_of
+from .metrics.common import Window
 
 
 class EvalRows(Protocol):
@@ -27,7 +27,7 @@ class EvalRows(Protocol):
 
     def rows(self) -> list[Row]: ...
 
-    def dataset(self) -> Dataset: ...
+    def windows(self, batch_size: int, seq_len: int) -> Iterable[Window]: ...
 
 
 def scores(
@@ -57,7 +57,7 @@ def scores(
         return
     for one in sets:
         if packed_seq_len is not None and evaluation.measure_windows is not None:
-            windows = one.dataset().batches(options.batch_rows, packing="paper", seq_len=packed_seq_len)
+            windows = one.windows(options.batch_rows, packed_seq_len)
             score = evaluation.measure_windows(model, one.task, windows, options)
         else:
             score = evaluation.measure(model, one.task, one.rows(), options)

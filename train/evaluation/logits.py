@@ -51,6 +51,11 @@ def accepted(model: nn.Module, **wished: Any) -> dict[str, Any]:
     return {name: value for name, value in wished.items() if name in names}
 
 
+def borders(model: nn.Module, window: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What tells the model where packed rows begin: positions, segments, or both; {} where it takes neither."""
+    return accepted(model, position_ids=window["position_ids"], segment_ids=window["segment_ids"])
+
+
 def logits_at(model: nn.Module, window: Mapping[str, Tensor], chosen: Tensor, *, isolate: bool = True) -> Tensor:
     """The model's logits behind chosen positions of some windows.
 
@@ -60,7 +65,8 @@ def logits_at(model: nn.Module, window: Mapping[str, Tensor], chosen: Tensor, *,
             Padding stands behind all else, where nothing that counts can see it.
         chosen: bool [windows, length]: which positions.
         isolate: packed rows neither see one another nor count on: the model is given their positions, by which
-            transformers' attention masks, and Canon layers, find their borders. Otherwise all is one text.
+            transformers' attention masks, and Canon layers, find their borders (recurrent layers do not:
+            `isolation.check_isolation` proves it). Otherwise all is one text.
 
     Returns:
         [n, vocabulary], a row for each chosen position, in the order of `chosen.nonzero()`.
@@ -72,16 +78,15 @@ def logits_at(model: nn.Module, window: Mapping[str, Tensor], chosen: Tensor, *,
     ids, chosen = window["input_ids"].to(device), chosen.to(device)
     check_context(model, ids.shape[1], "a window")
     # A cache would hide the borders of packed rows: transformers look for them only where there is none.
-    inputs: dict[str, Any] = {"use_cache": False}
-    if isolate and "position_ids" in window:
-        inputs["position_ids"] = window["position_ids"].to(device)
-        inputs["segment_ids"] = window["segment_ids"].to(device)
     columns = chosen.any(0).nonzero().flatten()  # the vocabulary is wide: leave out positions that no window needs
-    taken = accepted(model, **inputs, logits_to_keep=columns)
-    if "position_ids" in inputs and "position_ids" not in taken:
-        raise UsageError(
-            f"{type(model).__name__}: its forward takes no position_ids, by which packed rows stay apart; "
-            "legal: a model that takes them (not one in a wrapper for several processes), or isolate=False"
-        )
+    taken = accepted(model, use_cache=False, logits_to_keep=columns)
+    if isolate and "position_ids" in window:
+        told = borders(model, window)
+        if not told:
+            raise UsageError(
+                f"{type(model).__name__}: its forward takes no position_ids, by which packed rows stay apart; "
+                "legal: a model that takes them (not one in a wrapper for several processes), or isolate=False"
+            )
+        taken |= {name: value.to(device) for name, value in told.items()}
     logits: Tensor = model(input_ids=ids, **taken).logits
     return logits[chosen[:, columns] if "logits_to_keep" in taken else chosen]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -38,6 +39,13 @@ def process_group(device: str) -> Iterator[None]:
 def rank_and_world_size() -> tuple[int, int]:
     """The rank of this process, and how many there are; (0, 1) without a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def on_any_rank(masks: Sequence[np.ndarray], world_size: int) -> Sequence[np.ndarray]:
+    """What is true on any rank, on every rank: of bool arrays, alike in shape on all ranks, which are changed."""
+    for mask in masks if world_size > 1 else ():
+        dist.all_reduce(torch.from_numpy(mask.view(np.uint8)), dist.ReduceOp.MAX)
+    return masks
 
 
 def gathered(mine: object, world_size: int) -> list[object]:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from synthshards.errors import UsageError
 
 from ..config.options import TrainOptions
-from ..evaluation.logits import accepted
+from ..evaluation.logits import accepted, borders
 from .distributed import rank_and_world_size
 
 
@@ -65,15 +65,6 @@ def make_optimizer(model: nn.Module, o: TrainOptions) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], o.learning_rate, (o.beta1, o.beta2), o.eps)
 
 
-def check_isolation(model: nn.Module) -> None:
-    """Raise `UsageError` where packed rows would see one another, since the model cannot be told their borders."""
-    if not accepted(model, position_ids=None):
-        raise UsageError(
-            f"train.isolate=true: {type(model).__name__} takes no position_ids, by which packed rows stay apart; "
-            "legal: train.isolate=false, or train.packing=pad"
-        )
-
-
 def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict[str, Tensor]:
     """What the model is given of a batch, labels aside.
 
@@ -84,8 +75,7 @@ def inputs_of(model: nn.Module, batch: dict[str, Tensor], isolate: bool) -> dict
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if not isolate:
         return {"input_ids": batch["input_ids"]}
-    borders = accepted(model, position_ids=batch["position_ids"], segment_ids=batch["segment_ids"])
-    return {"input_ids": batch["input_ids"], **borders}
+    return {"input_ids": batch["input_ids"], **borders(model, batch)}
 
 
 def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True, plain_logits: bool = False) -> Tensor:
