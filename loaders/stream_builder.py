@@ -15,6 +15,7 @@ from .batching.ordered_source import OrderedSource
 from .batching.packing import Packing
 from .batching.tensors import Memory
 from .order.mixing import Schedule
+from .order.state import MOST_LANES
 from .shards.healing import check_heal
 from .sources.tokenize import TextTokens
 from .stream import Stream
@@ -136,7 +137,7 @@ def stream_of(
         batch_size, seq_len, packing, rank, world_size, repeat, drop_last, pad_id, pin_memory, tuple(columns)
     )
     seed = integer("seed", seed, 0)
-    lane_count = options.batch_size if lanes is None else integer("lanes", lanes, 1)
+    lane_count = options.batch_size if lanes is None else integer("lanes", lanes, 1, MOST_LANES)
     length = rows[0] if schedule is None else schedule.length(rows) if exhaustion == "stop" else None
     if repeat and 0 in rows:
         raise UsageError("repeat=True of a dataset of 0 rows; legal: with rows")
