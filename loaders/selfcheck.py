@@ -57,7 +57,7 @@ class Trial:
         """A stream of the dataset."""
         if options.get("packing", "pad") != "pad":
             options["seq_len"] = self.seq_len
-        return self.ds.batches(self.batch_size, tokenizer=self.tokenizer, **options)
+        return self.ds.batches(self.batch_size, tokenizer=self.tokenizer, **{"rank": 0, "world_size": 1, **options})
 
     def ranks(self, **options: Any) -> list[Any]:
         """The same stream on every rank."""
@@ -168,7 +168,7 @@ def _regenerated(trial: Trial) -> dict[str, Any]:
         return {"rows": 0}
     identity = trial.ds.identity
     twin = Dataset(trial.ds.task, identity.seed, identity.split, trial.ds.num_examples)
-    options = {"shuffle": True, "tokenizer": trial.tokenizer}
+    options = {"shuffle": True, "tokenizer": trial.tokenizer, "rank": 0, "world_size": 1}
     from_shards = _short(trial.ds.batches(trial.batch_size, heal="raise", **options))
     _equal(from_shards, _short(twin.batches(trial.batch_size, **options)), "generation")
     return {"rows": sum(len(batch["index"]) for batch in from_shards)}

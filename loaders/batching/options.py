@@ -33,14 +33,11 @@ class StreamOptions:
     columns: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("world_size", 1), ("rank", 0)):
-            object.__setattr__(self, name, integer(name, getattr(self, name), least, MOST_LANES))
+        object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size, 1, MOST_LANES))
         if not isinstance(self.pad_id, int | np.integer) or not -(1 << 63) <= self.pad_id < 1 << 63:
             raise UsageError(f"pad_id={self.pad_id!r}; legal: an integer of 64 bits")
         for name in ("repeat", "drop_last", "pin_memory"):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
-        if self.rank >= self.world_size:
-            raise UsageError(f"rank={self.rank} of world_size={self.world_size}; legal: 0..{self.world_size - 1}")
         if self.batch_size % self.world_size:
             low = self.batch_size // self.world_size * self.world_size
             legal = [n for n in (low, low + self.world_size) if n > 0]

@@ -57,7 +57,9 @@ def scores(
         return
     for one in sets:
         if packed_seq_len is not None and evaluation.measure_windows is not None:
-            windows = one.dataset().batches(options.batch_rows, packing="paper", seq_len=packed_seq_len)
+            windows = one.dataset().batches(  # all of them, on whichever rank evaluates
+                options.batch_rows, packing="paper", seq_len=packed_seq_len, rank=0, world_size=1
+            )
             score = evaluation.measure_windows(model, one.task, windows, options)
         else:
             score = evaluation.measure(model, one.task, one.rows(), options)
