@@ -16,19 +16,14 @@ def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, 
     To be asked in the main process: workers of a DataLoader are no ranks, and do not know of any.
 
     Raises:
-        UsageError: a number out of range, or several ranks and nothing that says which of them this is.
+        UsageError: a number out of range.
     """
     running = dist.is_available() and dist.is_initialized()
     if world_size is None:
         world_size = dist.get_world_size() if running else 1
     world_size = integer("world_size", world_size, 1, MOST_LANES)
     if rank is None:
-        if running and world_size == dist.get_world_size():
-            rank = dist.get_rank()
-        elif world_size == 1:
-            rank = 0
-        else:
-            raise UsageError(f"world_size={world_size} without rank; legal: both, or neither")
+        rank = dist.get_rank() if running and world_size > 1 else 0
     rank = integer("rank", rank, 0, MOST_LANES)
     if rank >= world_size:
         raise UsageError(f"rank={rank} of world_size={world_size}; legal: 0..{world_size - 1}")

@@ -29,13 +29,13 @@ def test_without_torch_distributed_it_is_rank_0_of_1() -> None:
     assert rank_and_world_size(None, None) == (0, 1)
     assert rank_and_world_size(0, None) == (0, 1)
     assert rank_and_world_size(None, 1) == (0, 1)
+    assert rank_and_world_size(None, 2) == (0, 2)
     assert rank_and_world_size(2, 3) == (2, 3)
 
 
 @pytest.mark.parametrize(
     ("rank", "world_size", "message"),
     [
-        (None, 2, "world_size=2 without rank; legal: both, or neither"),
         (1, None, r"rank=1 of world_size=1; legal: 0\.\.0"),
         (3, 3, r"rank=3 of world_size=3; legal: 0\.\.2"),
         (-1, 3, "rank=-1; legal: an integer of at least 0"),
@@ -58,8 +58,8 @@ def test_ranks_come_from_torch_distributed() -> None:
     ds = open_dataset("mano", L=3, num_examples=12)
     assert [batch["index"].tolist() for batch in ds.batches(6)] == [[2, 3], [8, 9]]
     assert [batch["index"].tolist() for batch in ds.batches(6, rank=0, world_size=1)] == [[*range(6)], [*range(6, 12)]]
-    with pytest.raises(UsageError, match="world_size=2 without rank"):
-        ds.batches(6, world_size=2)
+    with pytest.raises(UsageError, match=r"rank=2 of world_size=2; legal: 0\.\.1"):
+        ds.batches(6, rank=2, world_size=2)
 
 
 def test_an_iterable_is_split_over_ranks_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
