@@ -19,8 +19,8 @@ class TaskIterable(IterableDataset[dict[str, Any]]):
     """Rows 0, 1, 2 … of (seed, split "train"): those of `Task.iter_examples`, as tensors.
 
     Each row is a dict: `input_ids` and `labels` int64 [tokens], `loss_mask` bool [tokens], facts as Python values.
-    They are dealt, in blocks of 1,024 rows, to the ranks and to the workers of their DataLoaders (as many on every rank).
-    So together these yield every row once, in another order than one process, and not all equally many.
+    They are dealt, in blocks of 1,024 rows, to the ranks and to the workers of their DataLoaders (equally many on every
+    rank). So together these yield every row once, in another order than one process, though not all the same number.
 
     This is not a `Stream` and shares nothing with one: it yields single rows with all their facts, in the task's own
     order and without a state, where a stream writes padded or packed batches. For one order under any number of workers

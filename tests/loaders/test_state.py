@@ -18,8 +18,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from synthshards import UsageError, open_dataset
 from synthshards.loaders.batching.packing import PACKINGS
-from synthshards.loaders.order.state import checksum
 from synthshards.loaders.order.shuffle import Order
+from synthshards.loaders.order.state import checksum
 
 SEQ = 400
 
@@ -265,7 +265,14 @@ def test_a_state_with_any_letter_changed_is_refused(packing: str, kind: str) -> 
 
 @pytest.mark.parametrize(
     ("packing", "carry"),
-    [("concat", 40_000), ("concat", 0xFFFFFFFE), ("paper", 1), ("paper", 40_000), ("best-fit", 1), ("best-fit", 1 << 31)],
+    [
+        ("concat", 40_000),
+        ("concat", 0xFFFFFFFE),
+        ("paper", 1),
+        ("paper", 40_000),
+        ("best-fit", 1),
+        ("best-fit", 1 << 31),
+    ],
 )
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_carry_that_its_row_cannot_have_is_refused_by_the_kernel(packing: str, carry: int, workers: int) -> None:
@@ -335,7 +342,8 @@ def test_endless_packing_under_another_world_wants_all_states() -> None:
     first = states[0]["stands"][0]
     for change in ({"least": first["least"] + 1}, {"count": 1, "at": AT}):
         with pytest.raises(ValueError, match="not of one moment"):
-            ds.batches(4, **options).load_state_dict([states[0], signed({**states[0], "stands": [{**first, **change}]})])
+            other = signed({**states[0], "stands": [{**first, **change}]})
+            ds.batches(4, **options).load_state_dict([states[0], other])
 
 
 def test_a_state_of_another_seed_matters_where_there_is_a_shuffle() -> None:
