@@ -341,8 +341,8 @@ def test_endless_packing_under_another_world_wants_all_states() -> None:
         ds.batches(4, **options).load_state_dict(later)
     first = states[0]["stands"][0]
     for change in ({"least": first["least"] + 1}, {"count": 1, "at": AT}):
+        other = signed({**states[0], "stands": [{**first, **change}]})
         with pytest.raises(ValueError, match="not of one moment"):
-            other = signed({**states[0], "stands": [{**first, **change}]})
             ds.batches(4, **options).load_state_dict([states[0], other])
 
 
