@@ -17,6 +17,7 @@ from .batching.options import integer
 from .batching.ordered_source import OrderedSource
 from .batching.tensors import batch_pool
 from .order.shuffle import Order
+from .shards.reader import ignore
 from .sources.source import GeneratedSource, Source, StoredSource
 from .sources.tokenize import TextTokens
 from .stream import Stream
@@ -123,7 +124,7 @@ class Dataset(TorchDataset[Row]):
         """
         index = row_index(i, self.num_examples)
         if self._rows_by_index is None:
-            self._rows_by_index = self._source("regenerate", lambda name, count: None, None)
+            self._rows_by_index = self._source("regenerate", ignore, None)
         batch = self._rows_by_index.raw(index, 1)
         if self._tokenizer is not None:
             batch = TextTokens(self._tokenizer, spans=True)(batch)

@@ -57,7 +57,7 @@ class Trial:
         """A stream of the dataset."""
         if options.get("packing", "pad") != "pad":
             options["seq_len"] = self.seq_len
-        return self.ds.batches(self.batch_size, tokenizer=self.tokenizer, **options)
+        return self.ds.batches(self.batch_size, tokenizer=self.tokenizer, **{"rank": 0, "world_size": 1, **options})
 
     def ranks(self, **options: Any) -> list[Any]:
         """The same stream on every rank."""
@@ -89,7 +89,7 @@ def _once(trial: Trial) -> dict[str, Any]:
         indices += [batch["index"] for batch in stream]
         most = max(most, stream.stats()["blocks_opened"] * trial.world_size / blocks)
     index = torch.cat(indices).sort().values
-    if not torch.equal(index, torch.arange(len(trial.ds))):
+    if not torch.equal(index, torch.arange(len(trial.ds), device=index.device)):
         raise Broken(f"{len(trial.ds) - len(set(index.tolist()))} of {len(trial.ds)} rows are missing in an epoch")
     return {"rows": len(index), "blocks opened a rank, of its share": round(most, 2)}
 
@@ -133,7 +133,7 @@ def _resume(trial: Trial) -> dict[str, Any]:
         for other in trial.ranks(shuffle=True):
             other.load_state_dict(state)
             parts.append(_short(other, 3))
-        rest = torch.cat([part[g]["index"] for g in range(len(parts[0])) for part in parts] or [torch.empty(0)])
+        rest = torch.cat([part[g]["index"] for g in range(len(parts[0])) for part in parts] or [whole[:0]])
         first = done * trial.batch_size
         if not torch.equal(rest.long(), whole[first : first + len(rest)]):
             raise Broken(f"after a cut at batch {done} the rows differ")
@@ -168,7 +168,7 @@ def _regenerated(trial: Trial) -> dict[str, Any]:
         return {"rows": 0}
     identity = trial.ds.identity
     twin = Dataset(trial.ds.task, identity.seed, identity.split, trial.ds.num_examples)
-    options = {"shuffle": True, "tokenizer": trial.tokenizer}
+    options = {"shuffle": True, "tokenizer": trial.tokenizer, "rank": 0, "world_size": 1}
     from_shards = _short(trial.ds.batches(trial.batch_size, heal="raise", **options))
     _equal(from_shards, _short(twin.batches(trial.batch_size, **options)), "generation")
     return {"rows": sum(len(batch["index"]) for batch in from_shards)}

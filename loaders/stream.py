@@ -19,7 +19,7 @@ from synthshards.errors import UsageError
 from .batching.context import Batch, BatchContext, Job, Stats
 from .batching.options import StreamOptions, integer
 from .batching.ordered_source import OrderedSource
-from .batching.packed import lane_counts, lanes_followed, packed_jobs
+from .batching.packed import check_cursors, lane_counts, lanes_followed, packed_jobs
 from .batching.packing import LOOK
 from .batching.padded import padded_jobs
 from .batching.tensors import Memory
@@ -89,38 +89,21 @@ class Stream(IterableDataset[Batch]):
         """
         signature = {**self._signature, **({} if self._lanes_given else {"lanes": states.ANY})}
         position, signed = states.from_json(state, signature, len(self._context.components), self.packed)
-        before = self._context, self._signature
-        self._deal_to(signed["lanes"])
-        try:
-            self._position = self._checked(position)
-        except UsageError:
-            self._context, self._signature = before
-            raise
-
-    def _deal_to(self, lanes: int) -> None:
-        """Go on with the lanes of the run that the state is of."""
-        self._signature = {**self._signature, "lanes": lanes}
+        lanes = signed["lanes"]  # those of the run that the state is of
         components = tuple(replace(c, order=replace(c.order, lanes=lanes)) for c in self._context.components)
-        self._context = replace(self._context, components=components)
+        context = replace(self._context, components=components)
+        if self.packed:
+            check_cursors(context, position)
+        elif context.length is not None and position.unit > context.length:
+            raise UsageError(f"state['unit'] is {position.unit}; legal: 0..{context.length}, the rows of an epoch")
+        self._position = _of_this_rank(context, position)
+        self._context, self._signature = context, {**self._signature, "lanes": lanes}
         for component in components:
             component.source.hold(lanes if component.order.shuffle else 1)
 
-    def _checked(self, position: Position) -> Position:
-        counts = lane_counts(self._context) if self.packed else []
-        for cursors, count in zip(position.cursors, counts, strict=True):
-            if cursors.count != count:
-                raise UsageError(f"the state has {cursors.count} packing lanes, this stream {count}")
-        return self._of_this_rank(position)
-
     def _start(self, epoch: int) -> Position:
         counts = lane_counts(self._context) if self.packed else []
-        return self._of_this_rank(Position(epoch, 0, [LaneCursors.start(count) for count in counts]))
-
-    def _of_this_rank(self, position: Position) -> Position:
-        if self.packed:
-            followed = lanes_followed(self._context, position)
-            position.cursors = [c.only(lanes) for c, lanes in zip(position.cursors, followed, strict=True)]
-        return position
+        return _of_this_rank(self._context, Position(epoch, 0, [LaneCursors.start(count) for count in counts]))
 
     def rows_given(self, first: int) -> list[np.ndarray]:
         """Which of the `first` rows of each component have been given as a whole, since the start of epoch 0 and in
@@ -213,3 +196,11 @@ class Stream(IterableDataset[Batch]):
     def packed(self) -> bool:
         """Whether batches are windows (else rows)."""
         return self._context.options.packing != "pad"
+
+
+def _of_this_rank(context: BatchContext, position: Position) -> Position:
+    """The position with those cursors alone that this rank must follow."""
+    if position.cursors:
+        followed = lanes_followed(context, position)
+        position.cursors = [c.only(lanes) for c, lanes in zip(position.cursors, followed, strict=True)]
+    return position

@@ -15,6 +15,8 @@ from .batching.ordered_source import OrderedSource
 from .batching.packing import Packing
 from .batching.tensors import Memory
 from .order.mixing import Schedule
+from .order.state import MOST_LANES
+from .ranks import rank_and_world_size
 from .shards.healing import check_heal
 from .sources.tokenize import TextTokens
 from .stream import Stream
@@ -74,8 +76,8 @@ def stream_of(
     shuffle: bool = False,
     seed: int = 0,
     epoch: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    rank: int | None = None,
+    world_size: int | None = None,
     repeat: bool = False,
     drop_last: bool = False,
     lanes: int | None = None,
@@ -103,7 +105,8 @@ def stream_of(
         seed: of the shuffle.
         epoch: where to start; each epoch has an order of its own.
         rank: which part of every batch this process gets, 0..world_size−1.
-        world_size: number of ranks; rank r gets the r-th contiguous part.
+        world_size: number of ranks; rank r gets the r-th contiguous part. Both are those of torch.distributed where it
+            runs when the stream is made, else 0 of 1.
         repeat: continue through epochs without end; batches run across the end of an epoch.
         drop_last: leave out the last, short batch of an epoch.
         lanes: number of places in the dataset that a shuffled or packed batch is drawn from; default `batch_size`. A
@@ -132,11 +135,12 @@ def stream_of(
     check_heal(heal)
     if isinstance(columns, str):
         raise UsageError(f"columns={columns!r}; legal: a list of names, [{columns!r}]")
+    rank, world_size = rank_and_world_size(rank, world_size)
     options = StreamOptions(
         batch_size, seq_len, packing, rank, world_size, repeat, drop_last, pad_id, pin_memory, tuple(columns)
     )
     seed = integer("seed", seed, 0)
-    lane_count = options.batch_size if lanes is None else integer("lanes", lanes, 1)
+    lane_count = options.batch_size if lanes is None else integer("lanes", lanes, 1, MOST_LANES)
     length = rows[0] if schedule is None else schedule.length(rows) if exhaustion == "stop" else None
     if repeat and 0 in rows:
         raise UsageError("repeat=True of a dataset of 0 rows; legal: with rows")

@@ -8,6 +8,7 @@ goes on with it, and what waits is small: three bytes a token, not twenty-five a
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,6 +68,7 @@ class Loader:
             return None if job is None else job()
 
         ahead: deque[Future[Iterator[Step] | None]] = deque()
+        ending = sys.is_finalizing  # where Python ends, modules are empty, and its threads have been joined
         try:
             ended = False
             while True:
@@ -85,6 +87,6 @@ class Loader:
                     return
                 yield from steps
         finally:
-            takers.shutdown(cancel_futures=True)
-            if sharers is not None:
-                sharers.shutdown(cancel_futures=True)
+            for threads in () if ending() else (takers, sharers):
+                if threads is not None:
+                    threads.shutdown(cancel_futures=True)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from synthshards.errors import UsageError
 from synthshards.kernels.arrays import I64
 from synthshards.kernels.jit import kernel
 
 from ..sources.row_refs import RowRefs, RowTable
-from .packing import MODES, SHORT, Lanes, Packing, WindowPlan, plan_windows
+from .packing import DAMAGED, MODES, SHORT, Lanes, Packing, WindowPlan, plan_windows
 
 
 class _HeldRows(NamedTuple):
@@ -99,12 +100,19 @@ class Packer:
         self._like = np.empty(0, np.uint16)
 
     def plan(self, lanes: np.ndarray) -> WindowPlan:
-        """Plan the next windows of `lanes` (int64 [windows]); fewer where a lane is at its end."""
+        """Plan the next windows of `lanes` (int64 [windows]); fewer where a lane is at its end.
+
+        Raises:
+            UsageError: a lane stands where no window ends, which only a damaged state can say.
+        """
         begin = self.cursors[:, 0].copy()
         pieces, ends, at = self._pieces(lanes), np.zeros(len(lanes) + 1, np.int64), 0
         while True:
             state = Lanes(self.cursors, self._base, self._count, self.total, self._held.rows)
             status, at, lane = plan_windows(self.mode, self.seq_len, state, lanes, at, pieces, ends)
+            if status == DAMAGED:
+                n, carry = self.cursors[lane].tolist()
+                raise UsageError(f"the state is damaged: its carry {carry} is none that row {n} of a packing lane has")
             if status != SHORT:
                 return WindowPlan(self.seq_len, pieces, ends[: at + 1], self._like, tuple(self._taken.values()))
             if self._count[lane] - (begin[lane] - self._base[lane]) >= self._rows:

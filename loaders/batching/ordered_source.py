@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synthshards.errors import UsageError
 from synthshards.ragged import BLOCK_ROWS
 
 from ..order.shuffle import SUPERBLOCK, Order
-from ..order.state import LaneCursors
+from ..order.state import LIMIT, LaneCursors
 from ..sources.row_refs import RowRefs
 from ..sources.source import Source
 from .lanes import Packer
@@ -73,6 +74,25 @@ class OrderedSource:
             return 1
         return self.order.lanes
 
+    def check_cursors(self, cursors: LaneCursors, windows: int, one_pass: bool) -> None:
+        """Raise `UsageError` unless lanes that have given `windows` windows together can have these cursors (as far as
+        that can be told without their rows).
+        """
+        count = self.packing_lanes(one_pass)
+        if cursors.count != count:
+            raise UsageError(f"the state has {cursors.count} packing lanes, this stream {count}")
+        (n, carry), most = cursors.at.T, np.full(len(cursors.lanes), LIMIT // count - 1)
+        if self.rows is not None and not self.endless:
+            most = self._rows_of(cursors)
+        begun = windows > cursors.lanes
+        if (n > most).any() or ((n > 0) | (carry > 0))[~begun].any():
+            raise UsageError("the state is damaged: a packing lane stands where it cannot")
+
+    def _rows_of(self, cursors: LaneCursors) -> np.ndarray:
+        """int64 [lanes]: the rows of each lane in an epoch."""
+        assert self.rows is not None
+        return (self.rows - cursors.lanes + cursors.count - 1) // cursors.count
+
     def packer(
         self,
         mode: Packing,
@@ -83,7 +103,7 @@ class OrderedSource:
     ) -> Packer:
         """A packer of the lanes that have these cursors."""
         lanes, count = cursors.lanes, cursors.count
-        rows_of_lane = None if self.rows is None else (self.rows - lanes + count - 1) // count
+        rows_of_lane = None if self.rows is None else self._rows_of(cursors)
         total = np.full(len(lanes), ENDLESS, np.int64)
         if rows_of_lane is not None and not self.endless:
             total = rows_of_lane

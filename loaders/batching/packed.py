@@ -21,6 +21,14 @@ def lane_counts(context: BatchContext) -> list[int]:
     return [c.packing_lanes(context.length is not None) for c in context.components]
 
 
+def check_cursors(context: BatchContext, position: Position) -> None:
+    """Raise `UsageError` unless the packing lanes can stand so after `position.unit` windows."""
+    unit = position.unit
+    windows = [unit] if context.schedule is None else context.schedule.counts(unit)
+    for component, cursors, given in zip(context.components, position.cursors, windows, strict=True):
+        component.check_cursors(cursors, given, context.length is not None)
+
+
 def lanes_followed(context: BatchContext, position: Position) -> list[np.ndarray]:
     """The packing lanes of each component that this rank must follow."""
     counts = lane_counts(context)
@@ -36,9 +44,9 @@ def _lanes_met(unit: int, lanes: int, batch_size: int, start: int, stop: int) ->
     Returns:
         int64, ascending.
     """
-    step = gcd(batch_size, lanes)
-    met = (unit + np.arange(start, stop)[:, None] + np.arange(0, lanes, step)[None, :]) % lanes
-    return np.unique(met)
+    step = gcd(batch_size, lanes)  # batches begin at lanes that lie so far apart
+    met = (np.arange(lanes) - unit - start) % step < stop - start
+    return np.flatnonzero(met)
 
 
 def packed_jobs(

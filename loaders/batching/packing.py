@@ -48,8 +48,9 @@ LOOK = 32
 #: "Without end", as a number of rows.
 ENDLESS = 1 << 62
 
-#: What planning comes to: windows planned, more rows must be held to tell, a lane is at its end.
-_DONE, SHORT, _OVER = 0, 1, 2
+#: What planning comes to: windows planned, more rows must be held to tell, a lane is at its end, a lane stands where no
+#: window ends.
+_DONE, SHORT, _OVER, DAMAGED = 0, 1, 2, 3
 #: Columns of a piece: where its row's ids and mask lie, the row's index, first token taken, tokens taken, tokens cut.
 _IDS, _MASK, _INDEX, _SKIP, _TAKE, _CUT = range(6)
 _IGNORED, _SHIFT = np.int64(-100), np.int64(100)
@@ -110,15 +111,20 @@ def _choose(
         pieces: out, from `at` on.
 
     Returns:
-        (status, end of the pieces, n, carry) after the window; SHORT where more rows must be held to tell.
+        (status, end of the pieces, n, carry) after the window; SHORT where more rows must be held to tell, DAMAGED
+        where the carry is none that row n can have.
     """
     lengths, indices, ids_at, mask_at = rows.length, rows.indices, rows.ids, rows.mask
     if n >= total:
         return _OVER, at, n, carry
     if n >= held:
         return SHORT, at, n, carry
+    if n < 0:
+        return DAMAGED, at, n, carry
     room = seq_len
     if mode == _BEST_FIT:
+        if carry & _1 or carry >> min(total - n, LOOK):
+            return DAMAGED, at, n, carry
         best = n  # the first row, which stands to be taken
         while True:
             take = min(lengths[best], room)
@@ -136,6 +142,8 @@ def _choose(
             if found < 0:
                 return _DONE, at, n, carry
             best = n + found
+    if carry and (mode == _PAPER or carry < 0 or carry >= lengths[n]):
+        return DAMAGED, at, n, carry
     while room > 0 and n < total:
         if n >= held:
             return SHORT, at, n, carry
@@ -163,7 +171,7 @@ def plan_windows(
         ends: out, [windows + 1]: window w has the pieces ends[w] .. ends[w+1]−1.
 
     Returns:
-        (status, windows planned, the lane that was short or over).
+        (status, windows planned, the lane that was short, over or damaged).
     """
     cursor, held = lanes.cursor, lanes.rows
     while at < turns.size:

@@ -237,7 +237,7 @@ def _facts(name: str, rows: Sequence[RowRefs], shares: _Shares, b: int) -> torch
     if values and isinstance(values[0], list):
         most = max(len(value) for value in values)
         values = [value + [-1] * (most - len(value)) for value in values]
-    return torch.tensor(values, dtype=torch.int64)
+    return torch.tensor(values, dtype=torch.int64, device="cpu")  # where the tokens are, whatever the default
 
 
 def _too_long(rows: Sequence[RowRefs], shares: _Shares, b: int, longest: int, seq_len: int | None) -> UsageError:

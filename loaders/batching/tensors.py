@@ -42,7 +42,7 @@ class Memory:
         if self.pinned:
             for name, shape, dtype, _ in cuts:
                 of_torch = torch.bool if dtype is _BOOL else torch.int64
-                tensors[name] = torch.empty(shape, dtype=of_torch, pin_memory=True)
+                tensors[name] = torch.empty(shape, dtype=of_torch, pin_memory=True, device="cpu")
                 addresses.append(tensors[name].data_ptr())
             return tensors, addresses
         buffer, address = self._pool.take(size)

@@ -12,7 +12,7 @@ depends on the number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import gcd, lcm
 
@@ -27,7 +27,9 @@ LARGEST_SUM = 1 << 31
 #: Weights nearer than this (relatively) to a fraction of small numbers mean that fraction: 0.333333333333 is 1/3.
 _NEAR = 1e-11
 
-_1 = np.uint64(1)
+_0, _1, _2 = np.uint64(0), np.uint64(1), np.uint64(2)
+#: Units that are walked before anything cleverer is tried.
+_NEAR_BY = 4096
 
 
 @kernel
@@ -53,6 +55,59 @@ def _advance(shares: U64, total: np.uint64, counts: U64, place: np.uint64, out: 
             place = np.uint64(0)
             for i in range(shares.size):
                 counts[i] = np.uint64(0)
+
+
+@kernel
+def _walk(shares: U64, total: np.uint64, counts: U64, left: U64, place: np.uint64, stop: np.uint64) -> np.uint64:
+    """Count the units of positions place .. stop−1 of one period, up to the first of a component that has none left.
+
+    Where one component has more than half of all units, its runs are counted at once.
+
+    Args:
+        shares, counts: [components]; place = Σ counts ≤ stop ≤ total.
+        left: [components], units that each can still give; counted down.
+
+    Returns:
+        the position that it has come to.
+    """
+    # Of each component's next unit: the first position that may have it (early, and what the division leaves over), and
+    # the one that it is due before.
+    n = shares.size
+    early, over, due = np.empty(n, np.uint64), np.empty(n, np.uint64), np.empty(n, np.uint64)
+    stride, rest = total // shares, total % shares
+    for i in range(n):
+        early[i], over[i] = counts[i] * total // shares[i], counts[i] * total % shares[i]
+        due[i] = early[i] + stride[i] + (over[i] + rest[i] + shares[i] - _1) // shares[i]
+    while place < stop:
+        best, deadline = 0, np.uint64(0xFFFFFFFFFFFFFFFF)
+        for i in range(n):
+            if early[i] <= place and due[i] < deadline:
+                best, deadline = i, due[i]
+        if left[best] == _0:
+            return place
+        share, run = shares[best], _1
+        if _2 * share > total:
+            run = min(left[best], stop - place)
+            if share < total:  # until its next unit is too early
+                run = min(run, (share * (place + _1) - counts[best] * total - _1) // (total - share) + _1)
+            for i in range(n):
+                if i != best and early[i] > place:
+                    run = min(run, early[i] - place)
+                elif i != best:  # until the run's next unit is due after that of i, or with it and behind it
+                    last = due[i] - (_1 if i < best else _0)
+                    run = min(run, share * last // total - counts[best])
+        counts[best] += run
+        left[best] -= run
+        place += run
+        if run == _1:
+            early[best], over[best] = early[best] + stride[best], over[best] + rest[best]
+            if over[best] >= share:
+                early[best], over[best] = early[best] + _1, over[best] - share
+        else:
+            early[best], over[best] = counts[best] * total // share, counts[best] * total % share
+        ahead = over[best] + rest[best]
+        due[best] = early[best] + stride[best] + (_2 if ahead > share else _1 if ahead > _0 else _0)
+    return place
 
 
 def integer_weights(weights: Sequence[float | int | Fraction]) -> list[int]:
@@ -107,7 +162,7 @@ class Schedule:
     def components(self, start: int, count: int) -> np.ndarray:
         """int64 [count]: the component at positions start, start + 1 …
 
-        In constant time a unit when calls follow one another; else from the start of the period.
+        In constant time a unit when calls follow one another; else after a short walk up to `start`.
         """
         place, counts = self._at(start)
         out = np.empty(count, np.int64)
@@ -125,29 +180,55 @@ class Schedule:
     def _at(self, position: int) -> tuple[int, np.ndarray]:
         """The place in the period, and the counts there (a copy)."""
         period, place = divmod(position, self.total)
-        at, known_counts = self._known
-        if not (at <= position and at // self.total == period):
-            known_counts, at = np.zeros(len(self.shares), np.uint64), position - place
-        counts = known_counts.copy()
-        skip = np.empty(min(position - at, 1 << 16), np.int64)
-        while at < position:
-            step = min(position - at, skip.size)
-            _advance(self._shares, np.uint64(self.total), counts, np.uint64(at % self.total), skip[:step])
-            at += step
-        return place, counts
+        at, known = self._known
+        if at // self.total == period and 0 <= position - at <= _NEAR_BY:
+            return place, self._walked(known, at % self.total, place)
+        span = _NEAR_BY
+        while 32 * span < place:
+            # The schedule always gives the unit that is due first. So it keeps two sets of units waiting in their
+            # order, where the units of one are due no later than those of the other, one by one; and what waits at any
+            # position lies between the units due first and those due last. Where these two have met, it is known.
+            first, last = (self._walked(counts, place - span, place) for counts in self._extremes(place - span))
+            if (first == last).all():
+                return place, first
+            span *= 16
+        return place, self._walked(np.zeros(len(self.shares), np.uint64), 0, place)
+
+    def _extremes(self, place: int) -> Iterator[np.ndarray]:
+        """Counts that a place of the period could have: those units wait that are due first; that are due last."""
+        floors = [place * share // self.total for share in self.shares]
+        waiting = [
+            (-(-(n + 1) * self.total // share), i)
+            for i, (n, share) in enumerate(zip(floors, self.shares, strict=True))
+            if n * self.total != place * share
+        ]
+        waiting.sort()
+        given = place - sum(floors)
+        for ahead in (waiting[len(waiting) - given :], waiting[:given]):
+            counts = np.array(floors, np.uint64)
+            counts[[i for _, i in ahead]] += _1
+            yield counts
+
+    def _walked(self, counts: np.ndarray, place: int, stop: int) -> np.ndarray:
+        """The counts at `stop`, from those at `place` of the same period."""
+        counts = counts.copy()
+        if place < stop:
+            enough = np.full(len(counts), self.total, np.uint64)
+            _walk(self._shares, np.uint64(self.total), counts, enough, np.uint64(place), np.uint64(stop))
+        return counts
 
     def length(self, rows: Sequence[int | None]) -> int | None:
         """Units before the first that a component with so many rows cannot give; None: there is no such unit."""
         limits = [(n, share) for n, share in zip(rows, self.shares, strict=True) if n is not None]
         if not limits:
             return None
-        position = min(n // share for n, share in limits) * self.total
-        left = [None if n is None else n - c for n, c in zip(rows, self.counts(position), strict=True)]
+        position = min(n * self.total // share for n, share in limits)  # before it none can be missing
         while True:
-            for component in self.components(position, 4096).tolist():
-                remaining = left[component]
-                if remaining == 0:
-                    return position
-                if remaining is not None:
-                    left[component] = remaining - 1
-                position += 1
+            given = self.counts(position)
+            left = [self.total if n is None else min(n - c, self.total) for n, c in zip(rows, given, strict=True)]
+            place, counts = self._at(position)
+            total = np.uint64(self.total)
+            end = int(_walk(self._shares, total, counts, np.array(left, np.uint64), np.uint64(place), total))
+            position += end - place
+            if end < self.total:
+                return position

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from synthshards.digest import canonical_json
+from synthshards.errors import UsageError
 from synthshards.kernels.arrays import U64
 from synthshards.kernels.jit import helper, kernel
 from synthshards.kernels.permutation import RoundKeys, permute, round_keys, sides
@@ -161,8 +162,13 @@ class Order:
 
         Returns:
             uint64 [n].
+
+        Raises:
+            UsageError: a position that the epoch does not have.
         """
         positions = np.ascontiguousarray(positions, dtype=np.uint64)
+        if self.rows is not None and positions.size and positions.max() >= self.rows:
+            raise UsageError(f"position {positions.max()} of an epoch of {self.rows} rows: the state is damaged")
         if not self.shuffle or self.rows is None or self.rows < 2:
             return positions
         full = self.rows // BLOCK_ROWS

@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
+from synthshards.errors import DataError
 from synthshards.kernels.arrays import I64, U64, Values
 from synthshards.kernels.jit import helper, kernel
 from synthshards.ragged import RaggedBatch
@@ -92,25 +93,35 @@ def fetch_row(ids: int | np.uint64, mask: int | np.uint64, skip: int, count: int
 
 
 @kernel
-def _locate(addresses: U64, part: I64, row: I64, size: np.uint64, table: RowTable) -> None:
+def _locate(addresses: U64, part: I64, row: I64, size: np.uint64, table: RowTable) -> int:
     """Fill all of `table` but its indices: row i is row row[i] of block part[i].
 
     Args:
-        addresses: [blocks, 3], `Block.addresses` of each.
+        addresses: [blocks, 5], `Block.addresses` of each.
         part, row: [rows].
         size: bytes of an id.
+
+    Returns:
+        the first row that does not lie in its block, the number of rows if all do.
     """
     ids, mask, length = table.ids, table.mask, table.length
     for i in range(part.size):
         block = addresses[part[i]]
+        if not 0 <= row[i] < np.int64(block[3]):
+            return i
         offsets = array_at(block[2], row[i] + 2, np.int64)
-        start = offsets[row[i]]
+        start, stop = offsets[row[i]], offsets[row[i] + 1]
+        if not 0 <= start <= stop <= np.int64(block[4]):
+            return i
         ids[i], mask[i] = block[0] + np.uint64(start) * size, block[1] + np.uint64(start)
-        length[i] = offsets[row[i] + 1] - start
+        length[i] = stop - start
+    return part.size
 
 
 class Block:
-    """Token rows that lie together, and the addresses (uint64 [3]) of their ids, mask and offsets."""
+    """Token rows that lie together; the addresses of their ids, mask and offsets, and how many rows and tokens these
+    have (uint64 [5]).
+    """
 
     __slots__ = ("addresses", "batch", "dtype", "held")
 
@@ -121,7 +132,8 @@ class Block:
         assert mask.itemsize == 1, "a byte a mask bit"
         assert offsets.dtype == np.int64, "int64 offsets"
         self.dtype = ids.dtype
-        self.addresses = [a.__array_interface__["data"][0] for a in self.held]
+        rows, tokens = offsets.size - 1, min(ids.size, mask.size)
+        self.addresses = [*(a.__array_interface__["data"][0] for a in self.held), rows, tokens]
 
 
 class RowRefs:
@@ -133,18 +145,23 @@ class RowRefs:
         part, row: int64 [n]: row i is row `row[i]` of `blocks[part[i]]`.
         table: the rows as kernels take them, `length` its int64 [n]: tokens of each row.
         like: an empty array of the ids' dtype, for kernels.
+
+    Raises:
+        DataError: a row that is not within its block.
     """
 
     def __init__(self, index: np.ndarray, blocks: Sequence[Block], part: np.ndarray, row: np.ndarray) -> None:
         self.index, self.blocks, self.part, self.row = index.astype(np.int64), blocks, part, row
-        addresses = np.array([block.addresses for block in blocks], np.uint64).reshape(-1, 3)
+        addresses = np.array([block.addresses for block in blocks], np.uint64).reshape(-1, 5)
         dtype = blocks[0].dtype if blocks else np.dtype(np.uint16)
         assert all(block.dtype == dtype for block in blocks), "one width of ids"
         self.like = np.empty(0, dtype)
         self.length = np.empty(len(index), np.int64)
         ids, mask = np.empty(len(index), np.uint64), np.empty(len(index), np.uint64)
         self.table = RowTable(self.length, self.index, ids, mask)
-        _locate(addresses, part, row, np.uint64(dtype.itemsize), self.table)
+        located = _locate(addresses, part, row, np.uint64(dtype.itemsize), self.table)
+        if located < len(index):
+            raise DataError(f"row {self.index[located]} is not within the tokens of its block: the shard is damaged")
 
     def __len__(self) -> int:
         return len(self.index)

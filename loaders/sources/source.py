@@ -22,16 +22,19 @@ from .row_refs import Block, RowRefs
 
 #: Rows that are worth a thread of their own, and threads at most.
 _SPLIT, _PARTS = 256, 16
+#: An odd number, by which neighbouring blocks come to lie apart in a hash table.
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 #: What turns text rows into token rows.
 Convert: TypeAlias = Callable[[RaggedBatch], RaggedBatch]
 
 
 @kernel
-def _blocks_of(indices: I64, numbers: I64, part: I64, row: I64) -> int:
+def _blocks_of(indices: I64, numbers: I64, part: I64, row: I64, places: I64, shift: np.uint64) -> int:
     """In which blocks rows lie: row i is row row[i] of block numbers[part[i]]; returns how many blocks there are.
 
     Args:
         indices: [rows]; numbers, part, row: out, [rows].
+        places: [2^(64 − shift)], more than there are rows, of −1: a hash table of the blocks met.
     """
     count, last = 0, 0
     for i in range(indices.size):
@@ -40,12 +43,13 @@ def _blocks_of(indices: I64, numbers: I64, part: I64, row: I64) -> int:
         if count == 0 or numbers[last] != number:
             last = last + 1 if last + 1 < count else 0  # lanes take turns: mostly it is the next one
             if count == 0 or numbers[last] != number:
-                last = 0
-                while last < count and numbers[last] != number:
-                    last += 1
-                if last == count:
-                    numbers[count] = number
+                slot = np.int64(np.uint64(number) * _SPREAD >> shift)
+                while places[slot] >= 0 and numbers[places[slot]] != number:
+                    slot = (slot + 1) & (places.size - 1)
+                if places[slot] < 0:
+                    places[slot], numbers[count] = count, number
                     count += 1
+                last = places[slot]
         part[i] = last
     return count
 
@@ -169,7 +173,9 @@ class StoredSource:
     def take(self, indices: np.ndarray, threads: Executor | None = None) -> RowRefs:
         index = indices.astype(np.int64)
         numbers, part, row = (np.empty(len(index), np.int64) for _ in range(3))
-        numbers = numbers[: _blocks_of(index, numbers, part, row)]
+        bits = len(index).bit_length() + 1
+        places = np.full(1 << bits, -1, np.int64)
+        numbers = numbers[: _blocks_of(index, numbers, part, row, places, np.uint64(64 - bits))]
         self._room = max(self._room, len(numbers) + 2)
         blocks = list((threads.map if threads is not None else map)(self._block, numbers.tolist()))
         return RowRefs(index, blocks, part, row)

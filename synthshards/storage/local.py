@@ -24,16 +24,24 @@ _TRIES = 100
 
 
 class LocalFolder(Folder):
+    """See `Folder`.
+
+    Args:
+        url: as the user wrote it.
+        path: absolute.
+        shown: the path as the user wrote it, for messages.
+    """
+
     path: Path
 
-    def __init__(self, url: str, path: Path) -> None:
-        self.url, self.path = url, path
+    def __init__(self, url: str, path: Path, shown: Path) -> None:
+        self.url, self.path, self._shown = url, path, shown
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalFolder, (self.url, self.path)
+        return LocalFolder, (self.url, self.path, self._shown)
 
     def where(self, name: str) -> str:
-        return str(self.path / name)
+        return str(self._shown / name)
 
     def _at(self, name: str) -> Path:
         """The path of a name. What is unfinished is written and deleted without asking: never behind a link."""
@@ -88,7 +96,7 @@ class LocalFolder(Folder):
             try:
                 make_folders(self.path)
             except FileExistsError as error:
-                raise StorageError(f"cannot create the folder {self.path}: {error.filename} is a file") from error
+                raise StorageError(f"cannot create the folder {self.where('')}: {error.filename} is a file") from error
 
     def _scan(self, sub: str) -> tuple[dict[str, int], list[str]]:
         files: dict[str, int] = {}

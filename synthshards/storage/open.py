@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..errors import UsageError, cut
+from ..errors import StorageError, UsageError, cut
 from .folder import Folder, reason
 from .local import LocalFolder
 
@@ -32,6 +32,7 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
 
     Raises:
         UsageError: it names no folder, the scheme is unknown or needs a package that is not installed.
+        StorageError: it is relative, and the current folder is gone.
     """
     text = os.fspath(location)
     scheme = _scheme_of(text)
@@ -44,9 +45,13 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
                 f"{cut(repr(text))} is no URL; write {cut(url)} (or {cut('./' + text)} for a local folder of that name)"
             )
         try:
-            return LocalFolder(text.rstrip("/") or "/", Path(text).expanduser())
+            shown = Path(text).expanduser()
         except RuntimeError as error:  # "~nobody"
             raise UsageError(f"cannot expand {cut(repr(text))}: {reason(error)}") from error
+        try:  # it stays the same folder when the current one changes
+            return LocalFolder(text.rstrip("/") or "/", shown.absolute(), shown)
+        except FileNotFoundError as error:
+            raise StorageError(f"cannot open {cut(repr(text))}: the current folder is gone") from error
     if scheme == "file":
         host, slash, rest = text[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
@@ -54,7 +59,7 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
         path = unquote("/" + rest)
         if "\0" in path:
             raise UsageError(f"{cut(repr(text))} names no folder")
-        return LocalFolder(text.rstrip("/"), Path(path))
+        return LocalFolder(text.rstrip("/"), Path(path), Path(path))
     from .remote import open_remote  # here, so that local work never loads it
 
     return open_remote(*_split_query(text))

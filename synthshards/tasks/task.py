@@ -223,11 +223,16 @@ class Task:
             yield from self.batch(seed, "train", at, count, buffers=buffers).rows()
             at += count
 
-    def iterable(self, seed: int, num_examples: int | None = None) -> Any:
-        """A torch IterableDataset of the rows of `iter_examples` as tensors, split over DataLoader workers.
+    def iterable(
+        self, seed: int, num_examples: int | None = None, *, rank: int | None = None, world_size: int | None = None
+    ) -> Any:
+        """A torch IterableDataset of the rows of `iter_examples` as tensors, split over ranks and DataLoader workers.
+
+        Args:
+            rank, world_size: None: those of torch.distributed where it runs now, else 0 of 1.
 
         Raises:
-            UsageError: torch is not installed.
+            UsageError: torch is not installed, or an argument is out of range.
         """
         try:
             from .. import TaskIterable  # a public name of the package, which alone knows that it needs torch
@@ -235,7 +240,7 @@ class Task:
             if error.name != "torch":
                 raise
             raise UsageError("iterable() needs torch; install it with: pip install 'synthshards[torch]'") from None
-        return TaskIterable(self, seed, num_examples)
+        return TaskIterable(self, seed, num_examples, rank, world_size)
 
     def generate_example(self, rng: int | random.Random | np.random.Generator) -> Row:
         """A row drawn from the caller's generator: a function of its state, unrelated to the rows of `example`.

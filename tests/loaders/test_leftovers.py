@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import python
 from loading import some_of
 from small_datasets import make
 from torch.utils.data import DataLoader
@@ -113,6 +114,24 @@ if __name__ == "__main__":
         if n > 3:
             time.sleep(0.05)
 """
+
+
+UNFINISHED = """
+import sys
+from synthshards import open_dataset
+options = {} if sys.argv[2] == "pad" else {"packing": sys.argv[2], "seq_len": 64}
+stream = open_dataset(sys.argv[1]).batches(16, repeat=True, **options)
+batches = iter(stream.loader(num_workers=int(sys.argv[3])))
+for _ in range(3):
+    batch = next(batches)
+"""
+
+
+@pytest.mark.parametrize("packing", ["pad", "concat"])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_script_that_ends_amid_a_stream_ends_in_silence(folder: str, packing: str, workers: int) -> None:
+    done = python("-c", UNFINISHED, folder, packing, str(workers))
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def children(pid: int) -> list[int]:

@@ -14,6 +14,7 @@ from loading import all_of, joined, some_of
 
 from synthshards import UsageError, open_dataset
 from synthshards.loaders.batching.packing import PACKINGS
+from synthshards.loaders.order import mixing
 from synthshards.loaders.order.mixing import LARGEST_SUM, Schedule, integer_weights
 
 WEIGHTS = st.lists(st.integers(1, 60), min_size=1, max_size=6)
@@ -82,6 +83,55 @@ def test_the_end_comes_before_the_first_unit_that_is_missing(parts: list[tuple[i
     assert all(n is None or c <= n for c, n in zip(counts, rows, strict=True))
     missing = int(schedule.components(length, 1)[0])
     assert rows[missing] == counts[missing]
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(st.lists(st.integers(1, 3000) | st.sampled_from([1, 1, 2]), min_size=1, max_size=5), st.data())
+def test_a_short_walk_finds_what_the_walk_from_the_start_does(weights: list[int], data: Any) -> None:
+    whole = Schedule(weights)
+    sequence = whole.components(0, 2 * whole.total + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixing, "_NEAR_BY", 2)
+        for position in data.draw(st.lists(st.integers(0, 2 * whole.total), min_size=1, max_size=6)):
+            counts = np.bincount(sequence[:position], minlength=len(weights)).tolist()
+            assert Schedule(weights).counts(position) == counts
+            assert Schedule(weights).components(position, 1) == sequence[position]
+        rows = data.draw(st.lists(st.integers(0, whole.total), min_size=len(weights), max_size=len(weights)))
+        given_ = np.cumsum([sequence == i for i in range(len(weights))], axis=1) > np.array(rows)[:, None]
+        assert Schedule(weights).length(rows) == int(given_.any(axis=0).argmax())
+
+
+@pytest.mark.parametrize(
+    ("weights", "length"),
+    [
+        ([123_456_789, 876_543_211], 1_140_845_069),
+        ([1, 999_999_999], 1_000_000_001),
+        ([999_999_999, 1], 1_000_000_001),
+        ([1, 1, 10**9], 1_000_000_002),
+        ([0.333333334, 0.333333333, 0.333333333], 2_999_999_996),
+    ],
+)
+def test_weights_of_nine_digits_need_no_walk_over_a_billion_units(
+    weights: list[float], length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked, walk = 0, mixing._walk
+
+    def counted(shares: Any, total: Any, counts: Any, left: Any, place: Any, stop: Any) -> Any:
+        nonlocal walked
+        end = walk(shares, total, counts, left, place, stop)
+        walked += int(end - place) if 2 * max(shares) <= total else len(shares)
+        return end
+
+    monkeypatch.setattr(mixing, "_walk", counted)
+    assert Schedule(weights).length([10**9] * len(weights)) == length
+    schedule = Schedule(weights)
+    for position in (length // 3, length - 1, 12_345):
+        assert sum(schedule.counts(position)) == position
+        assert abs(schedule.counts(position)[0] * schedule.total - position * schedule.shares[0]) < schedule.total
+    assert walked < 100_000
+    ds = open_dataset([(open_dataset("mano", L=3, num_examples=10**9), weight) for weight in weights])
+    assert len(ds) == length
+    assert len(next(iter(ds.batches(8)))["index"]) == 8
 
 
 def parts(first: int | None = 300, second: int | None = 200) -> list[Any]:

@@ -165,6 +165,28 @@ def test_streams_can_be_pickled_midway(folder: str) -> None:
     assert all_of(copy) == all_of(stream)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_dataset_can_be_pickled_after_its_rows_were_looked_at(folder: str, mixed: bool) -> None:
+    for ds in (open_dataset(folder), open_dataset("depo", num_examples=100, **SMALL)):
+        whole = open_dataset([(ds, 1)]) if mixed else ds
+        row = whole[70]
+        copy = pickle.loads(pickle.dumps(whole))
+        assert copy[70]["input_ids"].tolist() == row["input_ids"].tolist()
+        assert all_of(copy.batches(10)) == all_of(whole.batches(10))
+
+
+def test_a_dataset_of_a_relative_path_is_the_same_after_chdir(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = all_of(open_dataset(folder).batches(10))
+    monkeypatch.chdir(Path(folder).parent)
+    opened = [open_dataset(Path(folder).name), open_dataset(f"{Path(folder).name}/manifest.json")]
+    monkeypatch.chdir(tmp_path)
+    for ds in (*opened, *pickle.loads(pickle.dumps(opened))):
+        assert all_of(ds.batches(10, heal="rewrite")) == right
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_dataset_has_no_batches() -> None:
     ds = on_the_fly(0)
     assert all_of(ds.batches(4)) == all_of(ds.batches(4, packing="concat", seq_len=8)) == []

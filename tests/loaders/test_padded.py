@@ -172,6 +172,17 @@ def test_facts_come_along() -> None:
             assert batch["ks"][r].tolist() == ks + [-1] * (batch["ks"].shape[1] - len(ks))
 
 
+@pytest.mark.parametrize("task", ["depo", "mano"])
+def test_every_tensor_lies_where_the_tokens_are(task: str) -> None:
+    """Whatever PyTorch's default device is."""
+    facts = ["n", "ks"] if task == "depo" else ["answer"]
+    ds = open_dataset(task, num_examples=40)
+    with torch.device("meta"):
+        streams = [ds.batches(8, columns=facts), ds.batches(8, packing="concat", seq_len=64)]
+        batches = [next(iter(s.loader(num_workers=workers))) for s in streams for workers in (0, 1)]
+    assert {value.device.type for batch in batches for value in batch.values()} == {"cpu"}
+
+
 def test_stats_count_what_was_given() -> None:
     ds = small(100)
     stream = ds.batches(8, seq_len=SEQ)

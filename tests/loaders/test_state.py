@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from synthshards import UsageError, open_dataset
 from synthshards.loaders.batching.packing import PACKINGS
+from synthshards.loaders.order.shuffle import Order
+from synthshards.loaders.order.state import checksum
 
 SEQ = 400
 
@@ -183,6 +187,15 @@ def test_the_state_is_small_json() -> None:
             assert len(json.dumps(stream.state_dict())) <= 1024 + 32 * lanes
 
 
+#: A lane at its row `least`, without a carry.
+AT = base64.b64encode(bytes(8)).decode()
+
+
+def signed(state: dict[str, Any]) -> dict[str, Any]:
+    """A state whose checksum fits, whatever its fields are."""
+    return {**state, "checksum": checksum(state)}
+
+
 def state_of(**options: Any) -> dict[str, Any]:
     stream = dataset("500").batches(8, **{"packing": "concat", "seq_len": 64, **options})
     some_of(stream, 3)
@@ -200,24 +213,98 @@ def state_of(**options: Any) -> dict[str, Any]:
         ({"seq_len": 65}, "its seq_len is 65"),
         ({"repeat": True}, "its repeat is True"),
         ({"version": 2}, r"state\['version'\] is 2; legal: 1"),
-        ({"unit": -1}, "legal: 0 or more"),
+        ({"unit": -1}, r"state\['unit'\] is -1; legal: 0\.\.2\^62-1"),
+        ({"unit": 1 << 62}, r"legal: 0\.\.2\^62-1"),
+        ({"epoch": 10**30}, r"legal: 0\.\.2\^62-1"),
         ({"unit": "3"}, r"state\['unit'\] is '3'; legal: int"),
         ({"epoch": True}, r"state\['epoch'\] is True; legal: int"),
-        ({"lanes": 0}, r"state\['lanes'\] is 0; legal: an integer above 0"),
+        ({"lanes": 0}, r"state\['lanes'\] is 0; legal: 1\.\.4294967296"),
+        ({"lanes": 10**30}, r"legal: 1\.\.4294967296"),
         ({"extra": 1}, "unknown field 'extra'; legal: version, dataset"),
         ({"stands": []}, "is of 0 components, this stream has 1"),
         ({"stands": [{"count": 1, "least": 0, "at": "????"}]}, "the state is damaged"),
         ({"stands": [{"count": 2, "least": 0, "at": base64.b64encode(bytes(16)).decode()}]}, "has 2 packing lanes"),
         ({"stands": [{"count": 1, "least": 0}]}, "lacks the field 'at'"),
+        ({"stands": [{"count": 1, "least": 10**30, "at": AT}]}, "does not hold two numbers a lane"),
+        ({"stands": [{"count": 1, "least": 501, "at": AT}]}, "a packing lane stands where it cannot"),
+        ({"unit": 0, "stands": [{"count": 1, "least": 1, "at": AT}]}, "a packing lane stands where it cannot"),
     ],
 )
 def test_a_state_of_something_else_is_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     stream = dataset("500").batches(8, packing="concat", seq_len=64)
     before = stream.state_dict()
     with pytest.raises(ValueError, match=message) as error:
-        stream.load_state_dict({**state_of(), **change})
+        stream.load_state_dict(signed({**state_of(), **change}))
     assert "\n" not in str(error.value)
     assert stream.state_dict() == before, "a refused state changes nothing"
+
+
+@pytest.mark.parametrize("change", [{"unit": 23}, {"epoch": 1}, {"checksum": "0" * 16}, {"checksum": 3}, {"rows": {1}}])
+def test_a_field_that_was_changed_does_not_fit_the_checksum(change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"damaged|is 3; legal: str"):
+        dataset("500").batches(8, packing="concat", seq_len=64).load_state_dict({**state_of(), **change})
+
+
+@pytest.mark.parametrize("kind", ["500", "endless", "mixture"])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_a_state_with_any_letter_changed_is_refused(packing: str, kind: str) -> None:
+    options = {"packing": packing, "seq_len": SEQ if packing == "pad" else 64}
+    stream = dataset(kind).batches(8, lanes=3, **options)
+    some_of(stream, 3)
+    text = json.dumps(stream.state_dict())
+    for at in range(len(text)):
+        for letter in ("7" if text[at] != "7" else "8", "A", '"'):
+            try:
+                state = json.loads(text[:at] + letter + text[at + 1 :])
+            except ValueError:
+                continue
+            if state != stream.state_dict():
+                with pytest.raises(UsageError):
+                    stream.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("packing", "carry"),
+    [
+        ("concat", 40_000),
+        ("concat", 0xFFFFFFFE),
+        ("paper", 1),
+        ("paper", 40_000),
+        ("best-fit", 1),
+        ("best-fit", 1 << 31),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_carry_that_its_row_cannot_have_is_refused_by_the_kernel(packing: str, carry: int, workers: int) -> None:
+    """Though its checksum fits: what a row's length is, only the kernel knows."""
+    stream = dataset("40").batches(2, packing=packing, seq_len=64)
+    some_of(stream, 1)
+    state = stream.state_dict()
+    at = np.frombuffer(base64.b64decode(state["stands"][0]["at"]), "<u4").copy()
+    at[1] = carry
+    state["stands"][0]["at"] = base64.b64encode(at.tobytes()).decode()
+    state["stands"][0]["least"] = 20
+    stream.load_state_dict(signed(state))
+    with pytest.raises(UsageError, match=f"the state is damaged: its carry {carry} is none that row 20 of a packing"):
+        list(stream.loader(num_workers=workers))
+
+
+def test_a_unit_behind_the_end_is_refused() -> None:
+    """The end itself is where the last batch leads."""
+    for kind, rows in (("500", 500), ("mixture", 390)):
+        stream = dataset(kind).batches(8)
+        state = stream.state_dict()
+        stream.load_state_dict(signed({**state, "unit": rows}))
+        assert list(stream) == []
+        with pytest.raises(UsageError, match=rf"state\['unit'\] is {rows + 1}; legal: 0\.\.{rows}"):
+            stream.load_state_dict(signed({**state, "unit": rows + 1}))
+
+
+def test_no_row_of_an_epoch_is_behind_its_end() -> None:
+    order = Order("sha256:0", rows=5, seed=0, lanes=2, shuffle=False)
+    for shuffle in (False, True):
+        with pytest.raises(UsageError, match="position 5 of an epoch of 5 rows"):
+            replace(order, shuffle=shuffle).indices(0, np.array([1, 5, 2]))
 
 
 def test_a_state_that_lacks_a_field_or_is_none_is_refused() -> None:
@@ -226,7 +313,10 @@ def test_a_state_that_lacks_a_field_or_is_none_is_refused() -> None:
     for name in state:
         with pytest.raises(ValueError, match=f"state lacks the field {name!r}"):
             stream.load_state_dict({key: value for key, value in state.items() if key != name})
-    for nothing, message in ((None, "no dict but NoneType"), ("x", "no dict but str"), ([], "an empty list of states")):
+    for nothing, message in (
+        (None, "no dict but NoneType"), ("x", "no dict but str"), ([], "an empty list of states"),
+        ([[state]], "a list in a list of states"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             stream.load_state_dict(nothing)
 
@@ -249,6 +339,11 @@ def test_endless_packing_under_another_world_wants_all_states() -> None:
     later = [states[0], stream.state_dict()]
     with pytest.raises(ValueError, match="not of one moment"):
         ds.batches(4, **options).load_state_dict(later)
+    first = states[0]["stands"][0]
+    for change in ({"least": first["least"] + 1}, {"count": 1, "at": AT}):
+        other = signed({**states[0], "stands": [{**first, **change}]})
+        with pytest.raises(ValueError, match="not of one moment"):
+            ds.batches(4, **options).load_state_dict([states[0], other])
 
 
 def test_a_state_of_another_seed_matters_where_there_is_a_shuffle() -> None:
@@ -269,7 +364,7 @@ def test_resuming_far_away_costs_nothing(packing: str) -> None:
     for stand in state.get("stands", []):
         stand["least"] = 10**9 // 64
     begin = time.process_time()
-    stream.load_state_dict(state)
+    stream.load_state_dict(signed(state))
     batch = next(iter(stream))
     assert int(batch["index"][batch["attention_mask" if packing != "pad" else "index"] > 0].min()) >= 10**9 - 64
     assert time.process_time() - begin < 60, "no walk over a billion rows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from textwrap import dedent
@@ -19,16 +20,40 @@ def test_local_paths_stay_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     relative = open_folder("data/x/")
-    assert (relative.url, relative.where("f"), relative.path) == ("data/x", "data/x/f", Path("data/x"))
+    assert (relative.url, relative.where("f"), relative.path) == ("data/x", "data/x/f", tmp_path / "data" / "x")
     assert open_folder(".").where(MANIFEST) == MANIFEST
     assert open_folder("/").url == "/"
     home = open_folder("~/x")
     assert (home.url, home.path) == ("~/x", tmp_path / "home" / "x")
-    assert open_folder(Path("a%20b")).path == Path("a%20b")
+    assert open_folder(Path("a%20b")).path == tmp_path / "a%20b"
     decoded = open_folder("file:///tmp/a%20b/")
     assert (decoded.url, decoded.path, decoded.is_local) == ("file:///tmp/a%20b", Path("/tmp/a b"), True)
     (tmp_path / "data").write_bytes(b"")
-    fails(relative.make, "cannot create the folder data/x: data is a file")
+    fails(relative.make, f"cannot create the folder data/x: {tmp_path}/data is a file")
+
+
+def test_a_relative_folder_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in pickles; messages show it as it was written."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folders = [open_folder("data"), split_url("data/manifest.json")[0], open_folder(Path("data"))]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for folder in (*folders, *pickle.loads(pickle.dumps(folders))):
+        folder.write("x", b"abc")
+        assert (tmp_path / "data" / "x").read_bytes() == b"abc"
+        assert (folder.list(), folder.url, folder.where("x")) == ({"x": 3}, "data", "data/x")
+        folder.delete("x")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_current_folder_that_is_gone_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for location in (".", "data"):
+        fails(lambda location=location: open_folder(location), f"cannot open {location!r}: the current folder is gone")
+    assert open_folder(tmp_path).list() == {}
 
 
 def test_urls_keep_their_query() -> None:
