@@ -1,4 +1,4 @@
-"""Runs fault campaigns, from tests/support: `python -m faults [--times 20] [--only WORD …] [--json FILE] [--markdown PAGE]`.
+"""Runs fault campaigns: `python -m faults [--times 20] [--only WORD] [--json FILE] [--markdown PAGE]`.
 
 Exit code 1 if a fault was not survived. The JSON is added to, fault by fault, so that a run may be done in parts;
 `--markdown` writes the table of all that it holds into a page.

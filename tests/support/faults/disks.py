@@ -34,9 +34,12 @@ def disk_of(size: int, at: Path) -> Iterator[Callable[[], None]]:
     """
     at.mkdir()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    mounted = sys.platform == "linux" and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", at], capture_output=True
-    ).returncode
+    mounted = (
+        sys.platform == "linux"
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", at], capture_output=True
+        ).returncode
+    )
     if not mounted:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +15,18 @@ from folders import files
 from helpers import SUPPORT, python
 
 from . import store
+from .building import Command
 from .fault import Fault
 
-CLI = [sys.executable, "-m", "synthshards"]
 FORMATS = ("parquet", "webdataset", "arrow")
 ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Ground(Protocol):
-    """Where builds are struck."""
+    """Where builds are struck; `said` is the file of what they say."""
 
     shards: int
+    said: Path
 
     def out(self, name: str) -> str: ...
 
@@ -40,13 +39,13 @@ class Disk:
     shards = 40
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place, self.said = place, place / "said"
 
     def out(self, name: str) -> str:
         return str(self.place / name)
 
     def names(self, name: str) -> set[str]:
-        return {os.path.join(folder, file) for folder, _, found in os.walk(self.out(name)) for file in found}
+        return {f"{folder}/{file}" for folder, _, found in os.walk(self.out(name)) for file in found}
 
     def content(self, name: str) -> dict[str, bytes]:
         return files(self.place / name)
@@ -55,8 +54,8 @@ class Disk:
 class Store:
     shards = 12
 
-    def __init__(self) -> None:
-        self.bucket = store.bucket()
+    def __init__(self, place: Path) -> None:
+        self.bucket, self.said = store.bucket(), place / "said"
 
     def out(self, name: str) -> str:
         return f"s3://{self.bucket}/{name}"
@@ -69,30 +68,16 @@ class Store:
         return {key: store.server().get(self.bucket, f"{name}/{key}") for key in self.names(name)}
 
 
-def command(ground: Ground, name: str, format: str, workers: int) -> list[str]:
-    words = f"build depo N=20 --shards {ground.shards} --shard-examples 2048 --format {format} --workers {workers} --out"
-    return [*CLI, *words.split(), ground.out(name)]
-
-
-def start(ground: Ground, name: str, format: str, workers: int) -> subprocess.Popen[str]:
+def start(ground: Ground, name: str, format: str, workers: int) -> Command:
     """A build that has written something."""
+    words = (
+        f"build depo N=20 --shards {ground.shards} --shard-examples 2048 --format {format} --workers {workers} --out"
+    )
     before = ground.names(name)
-    process = subprocess.Popen(
-        command(ground, name, format, workers),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    while process.poll() is None and ground.names(name) == before:
+    command = Command([*words.split(), ground.out(name)], ground.said)
+    while command.poll() is None and ground.names(name) == before:
         time.sleep(0.001)
-    return process
-
-
-def is_left(process: subprocess.Popen[str]) -> bool:
-    """Whether anything of an ended process' session still runs."""
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return command
 
 
 def strike(ground: Ground, tries: int, chance: Random, signals: list[tuple[signal.Signals, int]]) -> Iterator[str]:
@@ -100,11 +85,10 @@ def strike(ground: Ground, tries: int, chance: Random, signals: list[tuple[signa
     whole: dict[str, dict[str, bytes]] = {}
     lasts = 0.0  # seconds from the first file to the end
     for format in FORMATS:
-        process, began = start(ground, format, format, 2), time.monotonic()
-        if process.wait():
-            raise RuntimeError(process.communicate()[1])
+        command, began = start(ground, format, format, 2), time.monotonic()
+        if command.wait():
+            raise RuntimeError(command.said.read_text())
         lasts = max(lasts, time.monotonic() - began)
-        process.communicate()
         whole[format] = ground.content(format)
     done = builds = 0
     while done < tries:
@@ -113,25 +97,25 @@ def strike(ground: Ground, tries: int, chance: Random, signals: list[tuple[signa
         problems: list[str] = []
         for _ in range(min(chance.randint(1, 4), tries - done)):
             number, times = chance.choice(signals)
-            process = start(ground, name, format, chance.randint(1, 4))
+            command = start(ground, name, format, chance.randint(1, 4))
             time.sleep(chance.uniform(0, lasts))
             for _ in range(times):
-                process.send_signal(number)
+                command.send(number)
                 time.sleep(0.02 * (times - 1))
-            _, err = process.communicate(timeout=120)
-            if process.returncode == 0:
-                break  # it was faster
+            code, err = command.wait(), command.said.read_text()
+            if code in (0, -number) and ground.content(name) == whole[format]:
+                break  # it was faster: all was done before the signal
             problem, lines = "", 0 if number == signal.SIGKILL else 1
-            if process.returncode != ENDS[number] or err.count("\n") != lines or is_left(process):
-                problem = f"{number.name} × {times}: ended with {process.returncode}: {err!r}"
+            if code != ENDS[number] or err.count("\n") != lines or command.is_left():
+                problem = f"{number.name} × {times}: ended with {code}: {err!r}"
             for path, data in ground.content(name).items():
                 if not path.startswith(".building") and data != whole[format].get(path):
                     problem = f"{number.name} × {times}: {path} is half made"
             problems.append(problem)
-        ended = subprocess.run(command(ground, name, format, 2), capture_output=True, text=True, timeout=300)
-        found = ground.content(name)
-        if ended.returncode and problems:
-            problems[-1] = f"the same command ended with {ended.returncode}: {ended.stderr}"
+        command = start(ground, name, format, 2)
+        code, found = command.wait(), ground.content(name)
+        if code and problems:
+            problems[-1] = f"the same command ended with {code}: {command.said.read_text()}"
         elif found != whole[format] and problems:
             problems[-1] = f"made {sorted(found.keys() ^ whole[format].keys())}, or other bytes"
         yield from problems
@@ -143,7 +127,7 @@ def local_kills(tries: int, chance: Random, place: Path) -> Iterator[str]:
 
 
 def s3_kills(tries: int, chance: Random, place: Path) -> Iterator[str]:
-    return strike(Store(), tries, chance, [(signal.SIGKILL, 1)])
+    return strike(Store(place), tries, chance, [(signal.SIGKILL, 1)])
 
 
 def signals(tries: int, chance: Random, place: Path) -> Iterator[str]:

@@ -44,7 +44,9 @@ def writing(tries: int, chance: Random, place: Path) -> Iterator[str]:
     bucket = store.bucket(store.proxy().endpoint)
     for number in range(tries):
         prefix, said = f"{number}", ""
-        which = chance.choice(["PUT .*train-", "PUT .*manifest", "PUT .*records", "PUT .*plan", "GET", "HEAD", "DELETE"])
+        which = chance.choice(
+            ["PUT .*train-", "PUT .*manifest", "PUT .*records", "PUT .*plan", "GET", "HEAD", "DELETE"]
+        )
         what = spoil(chance.choice([how for how in SPOILED if how not in ("garbled", "gone")]), which, chance)
         try:
             build(small(3), f"s3://{bucket}/{prefix}", workers=chance.randint(1, 3))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from helpers import python
+from helpers import SUPPORT
 from small_datasets import make
 
 from synthshards import open_dataset
@@ -30,7 +31,7 @@ SLACK = 16 << 20
 def held() -> tuple[int, int, int]:
     """Resident memory (bytes), open descriptors, threads of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize(), len(os.listdir("/proc/self/fd")), threading.active_count()
+    return pages * resource.getpagesize(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
 def soak(packing: str, batches: int, out: str) -> None:
@@ -53,8 +54,9 @@ def soak(packing: str, batches: int, out: str) -> None:
 def soaked(packing: str, tries: int, chance: Random, place: Path) -> Iterator[str]:
     """Each batch is a try."""
     make(place / "out", examples=3000, shard_examples=1000)
-    grown = python("-m", "faults.soak", packing, str(tries), str(place / "out")).stdout.strip()
-    yield from [grown, *[""] * (tries - 1)]
+    args = [sys.executable, "-m", "faults.soak", packing, str(tries), str(place / "out")]
+    ended = subprocess.run(args, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SUPPORT)})
+    yield from [(ended.stdout or ended.stderr).strip(), *[""] * (tries - 1)]
 
 
 def _campaign(packing: str) -> Campaign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import uuid
 from contextlib import ExitStack
@@ -9,7 +10,8 @@ from functools import cache
 
 from s3 import Server
 
-_open = ExitStack()  # the servers end with this process, whose pipes they read
+_open = ExitStack()
+atexit.register(_open.close)
 
 
 @cache
