@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import damage, disks, kills, requests, soak
+from . import crafted, damage, disks, kills, requests, soak
 
-FAULTS = [fault for module in (kills, disks, damage, requests, soak) for fault in module.FAULTS]
+FAULTS = [fault for module in (kills, disks, damage, crafted, requests, soak) for fault in module.FAULTS]
