@@ -16,7 +16,6 @@ import pytest
 from helpers import plain
 from small_datasets import run
 
-from synthshards import open_dataset
 from synthshards.dataset.stored import open_stored
 
 FOLDER = Path(__file__).parent
@@ -69,6 +68,8 @@ def test_rows_that_no_file_holds_are_made_from_their_manifest(generation: Path, 
 @pytest.mark.parametrize(("generation", "name"), STATES, ids=label)
 def test_a_loader_goes_on_from_a_state(generation: Path, name: str) -> None:
     pytest.importorskip("torch")
+    from synthshards import open_dataset
+
     known = json.loads((generation / "states.json").read_text())[name]
     one, *others = (str(generation / "datasets" / each) for each in known["datasets"])
     stream = open_dataset(dict.fromkeys([one, *others], 1.0) if others else one).batches(1, **known["options"])
