@@ -82,9 +82,9 @@ def _campaign(formats: list[str], damage: Damage) -> Campaign:
 
 
 FAULTS = [
-    *(Fault(f"a flipped bit of a shard ({name})", FOUND, 500, 20, _campaign([name], flipped)) for name in FORMATS),
+    *(Fault(f"a flipped bit of a shard ({name})", FOUND, 500, 10, _campaign([name], flipped)) for name in FORMATS),
     Fault(
         "a shard that is gone, cut, longer, empty, exchanged, a folder, or has a sector of zeros",
-        FOUND, 500, 20, _campaign(FORMATS, spoilt),
+        FOUND, 500, 9, _campaign(FORMATS, spoilt),
     ),
 ]  # fmt: skip

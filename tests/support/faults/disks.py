@@ -193,11 +193,11 @@ FAULTS = [
     Fault(
         "a full disk under a build or a growth",
         "one line, no file is half made; with room again the same command gives the bytes of an uninterrupted build",
-        200, 10, full,
+        100, 4, full,
     ),
     Fault(
         'a full disk under `heal="rewrite"`', "the rows are right, a warning names the shard, no other file is touched",
-        100, 5, heals,
+        100, 3, heals,
     ),
     Fault("no permission: 11 commands, six things closed", "one line or success, and nothing changes", 1, 1, closed),
 ]  # fmt: skip

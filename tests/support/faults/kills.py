@@ -36,7 +36,7 @@ class Ground(Protocol):
 
 
 class Disk:
-    shards = 40
+    shards = 24
 
     def __init__(self, place: Path) -> None:
         self.place, self.said = place, place / "said"
@@ -71,12 +71,12 @@ class Store:
 def start(ground: Ground, name: str, format: str, workers: int) -> Command:
     """A build that has written something."""
     words = (
-        f"build depo N=20 --shards {ground.shards} --shard-examples 2048 --format {format} --workers {workers} --out"
+        f"build depo N=20 --shards {ground.shards} --shard-examples 512 --format {format} --workers {workers} --out"
     )
     before = ground.names(name)
     command = Command([*words.split(), ground.out(name)], ground.said)
     while command.poll() is None and ground.names(name) == before:
-        time.sleep(0.001)
+        time.sleep(0.003)
     return command
 
 
@@ -152,9 +152,9 @@ def steps_of(outcome: str) -> Iterator[str]:
 
 GOES_ON = "no file is half made; the same command gives the bytes of an uninterrupted build"
 FAULTS = [
-    Fault("`kill -9` of a build, on a disk", GOES_ON, 200, 6, local_kills),
+    Fault("`kill -9` of a build, on a disk", GOES_ON, 200, 4, local_kills),
     Fault("`kill -9` before each system call of seven kinds of builds", GOES_ON, 1, 0, every_step),
     Fault("`kill -9` of a build, on S3", GOES_ON, 30, 2, s3_kills),
     Fault("`kill -9` before and after each change of S3", GOES_ON, 1, 0, every_step_s3),
-    Fault("Ctrl-C and SIGTERM, once or twice", f"one line, exit code 130 or 143; {GOES_ON}", 60, 4, signals),
+    Fault("Ctrl-C and SIGTERM, once or twice", f"one line, exit code 130 or 143; {GOES_ON}", 60, 3, signals),
 ]

@@ -94,11 +94,11 @@ FAULTS = [
     Fault(
         "S3 fails under a build: requests refused, failing, throttled, delayed, reset or cut, once to always",
         "one line or success, no object is half there; the same command gives the bytes of an undisturbed build",
-        100, 4, writing,
+        40, 2, writing,
     ),
     Fault(
         "S3 fails under a loader: the same, and answers gone or garbled",
         "the right rows; one line where the manifest itself cannot be had",
-        100, 4, reading,
+        40, 2, reading,
     ),
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def _campaign(packing: str) -> Campaign:
 FAULTS = [
     Fault(
         f'a long stream, packing="{packing}" (batches)', "memory, descriptors and threads stay as they are",
-        100_000, 5000, _campaign(packing),
+        100_000, 2000, _campaign(packing),
     )
     for packing in get_args(Packing)
 ]  # fmt: skip
