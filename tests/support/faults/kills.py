@@ -83,12 +83,12 @@ def start(ground: Ground, name: str, format: str, workers: int) -> Command:
 def strike(ground: Ground, tries: int, chance: Random, signals: list[tuple[signal.Signals, int]]) -> Iterator[str]:
     """Strike builds `tries` times in all, each build one to four times before it may end."""
     whole: dict[str, dict[str, bytes]] = {}
-    lasts = 0.0  # seconds from the first file to the end
+    lasts = 60.0  # seconds from the first file to the end
     for format in FORMATS:
         command, began = start(ground, format, format, 2), time.monotonic()
         if command.wait():
             raise RuntimeError(command.said.read_text())
-        lasts = max(lasts, time.monotonic() - began)
+        lasts = min(lasts, time.monotonic() - began)
         whole[format] = ground.content(format)
     done = builds = 0
     while done < tries:
