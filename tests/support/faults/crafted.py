@@ -16,13 +16,13 @@ NAMES = {
     "parquet": ("a crafted Parquet file", 5000),
     "arrow": ("a crafted Arrow file", 5000),
     "webdataset": ("a crafted tar", 5000),
-    "manifest": ("a hostile manifest", 5000),
-    "plan": ("a hostile plan of a build", 2000),
-    "journal": ("a hostile journal of a build", 2000),
-    "folder": ("a dataset whose manifest fits its files and is not true", 2000),
-    "overrides": ("hostile parameters of a task", 5000),
-    "state": ("a hostile state of a loader", 5000),
-    "settings": ("hostile settings of a training run", 2000),
+    "manifest": ("a hostile manifest", 2000),
+    "plan": ("a hostile plan of a build", 500),
+    "journal": ("a hostile journal of a build", 500),
+    "folder": ("a dataset whose manifest fits its files and is not true", 500),
+    "overrides": ("hostile parameters of a task", 2000),
+    "state": ("a hostile state of a loader", 2000),
+    "settings": ("hostile settings of a training run", 500),
 }
 
 
