@@ -36,7 +36,7 @@ def _campaign(subject: str) -> Campaign:
 
 
 FAULTS = [
-    Fault(name, "read right or refused in one line, in bounded memory", full, 40, _campaign(subject))
+    Fault(name, "read right or refused in one line, in bounded memory", full, 0, _campaign(subject))
     for subject, (name, full) in NAMES.items()
     if subject in SUBJECTS
 ]
