@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
 .PHONY: demo test test-slow dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs site bench bench-peers \
-	bench-docs clean
+	bench-docs faults faults-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -74,7 +74,7 @@ test-tf4: $(TF4)/.ready
 
 # The core's tests, which need no PyTorch, on another Python: make test-python PYTHON=python3.13
 CORE := .venv-$(notdir $(PYTHON))
-CORE_TESTS := tests/core tests/tasks tests/formats tests/storage tests/pipelines
+CORE_TESTS := tests/core tests/tasks tests/formats tests/storage tests/pipelines tests/compatibility
 
 $(CORE)/.ready: pyproject.toml
 	test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
@@ -141,6 +141,17 @@ bench-docs: dev
 	$(BIN)/synthshards bench --only $(SECTIONS),peers --json > build/bench.json
 	for page in $$(grep -l '<!-- bench:' README.md docs/*.md); do \
 		$(BIN)/synthshards bench --from build/bench.json --markdown $$page > /dev/null || exit 1; done
+
+# Kills, full disks, damaged and crafted files, a store that fails, long streams: what docs/reliability.md tells of, as
+# often as it says. FAULTS='--times 20' for hours, FAULTS='--only kill' for a part; exit code 1 where one is not survived.
+FAULTS :=
+
+faults: dev
+	PYTHONPATH=tests/support $(BIN)/python -m faults $(FAULTS)
+
+faults-docs: dev
+	@mkdir -p build
+	PYTHONPATH=tests/support $(BIN)/python -m faults --json build/faults.json --markdown docs/reliability.md $(FAULTS)
 
 clean:
 	rm -rf .venv .venv-* .peers build dist data *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -15,7 +15,12 @@ log = logging.getLogger("mkdocs.hooks.site_pages")
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/synthshards/synthshards/blob/main/"
 #: Pages at the root → their place on the site.
-ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

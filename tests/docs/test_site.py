@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NAV = re.findall(r"^ +- [^:]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
 #: Pages of the repository's root, which docs/site_pages.py brings along.
-FROM_ROOT = {"index.md", "contributing.md", "changelog.md"}
+FROM_ROOT = {"index.md", "contributing.md", "security.md", "changelog.md"}
 
 
 def test_the_navigation_lists_every_page_once() -> None:
