@@ -157,7 +157,9 @@ def seal(out: str) -> None:
 @click.command()
 @click.argument("out")
 @click.option("--rederive", is_flag=True, help="Regenerate the rows and compare them.")
-@click.option("--sample", metavar="F", type=Decimal(), help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1).")
+@click.option(
+    "--sample", metavar="F", type=Decimal(), help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1)."
+)
 @WORKERS
 @JSON
 def verify(out: str, rederive: bool, sample: float | None, workers: int | None, as_json: bool) -> None:

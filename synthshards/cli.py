@@ -98,7 +98,9 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
-            raise UsageError(f"no command {cut(repr(args[0]))}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}")
+            raise UsageError(
+                f"no command {cut(repr(args[0]))}{nearest(args[0], COMMANDS)}; legal: {', '.join(COMMANDS)}"
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -182,7 +184,9 @@ def _shortage(error: Exception) -> str | None:
     """What the system had too little of, where that is what stopped us: whoever needed it says so in words of its own."""
     said = " ".join(str(each) for each in (error, error.__cause__, error.__context__))
     if "can't start new thread" in said:
-        return "no more threads can be started; legal: fewer --workers, or more threads or memory (ulimit -u, ulimit -v)"
+        return (
+            "no more threads can be started; legal: fewer --workers, or more threads or memory (ulimit -u, ulimit -v)"
+        )
     if isinstance(error, MemoryError) or re.search("failed to map segment|(?i:cannot allocate memory)", said):
         return "out of memory; legal: smaller --shard-examples, fewer --workers, or more memory (ulimit -v)"
     return None

@@ -78,7 +78,9 @@ def parse(cls: type[S], values: Mapping[str, Any], where: str, *, text: bool = F
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise UsageError(f"{where}: no parameter {cut(repr(name))}{nearest(name, known)}; legal: {', '.join(known)}")
+            raise UsageError(
+                f"{where}: no parameter {cut(repr(name))}{nearest(name, known)}; legal: {', '.join(known)}"
+            )
         hint = get_type_hints(cls, include_extras=True)[name]
         raw = None if text and value in ("null", "none", "None") and _optional(hint) else value
         if text and raw is not None and _only_integers(hint) and not is_integer(raw):

@@ -64,7 +64,14 @@ def curve(overrides: tuple[str, ...]) -> None:
     "--spread", type=click.Choice(["range", "sd", "none"]), default="range", show_default=True,
     help="Over runs with one name: minimum to maximum, one standard deviation, or none.",
 )  # fmt: skip
-@click.option("--hop", "hops", type=Integer(1, 1 << 31), multiple=True, metavar="K", help="Only this hop. May be given several times.")
+@click.option(
+    "--hop",
+    "hops",
+    type=Integer(1, 1 << 31),
+    multiple=True,
+    metavar="K",
+    help="Only this hop. May be given several times.",
+)
 @click.option("--title", default="", help="Title of the picture.")
 def plot(
     csvs: tuple[str, ...],

@@ -95,9 +95,11 @@ WRONG = [
     ["depo", "--shards", "2", "--split", "a" * 300],
     ["depo", "--shards", "2", "--workers", "9" * 30],
     ["depo", "--shards", "2", "--workers", "5000"],
-    *(["depo", "--shards", "2", option, number]
-      for option in ("--shards", "--examples", "--shard-examples", "--seed", "--workers")
-      for number in ("1_0", "٣", " 2 ", "+1", "1e1", "1.0")),
+    *(
+        ["depo", "--shards", "2", option, number]
+        for option in ("--shards", "--examples", "--shard-examples", "--seed", "--workers")
+        for number in ("1_0", "٣", " 2 ", "+1", "1e1", "1.0")
+    ),
     *(["depo", "--shards", "2", f"N={number}"] for number in ("1_0", "٣٣", " 20 ", "9" * 5000)),
 ]
 
