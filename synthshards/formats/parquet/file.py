@@ -1,6 +1,6 @@
-"""Parquet shards: one row group per 1,024 rows, one page a column in each (`pages`), no statistics, no page index.
+"""Parquet shards: one row group per 1,024 rows, one page a column in each (`pages`), statistics, no page index.
 
-Compression is for tokens and texts; a row's other facts are in few bits as it is. Each column chunk says which it has.
+Compression is for lists and strings; one number a row is in few bits as it is. Each column chunk says which it has.
 
 Writer and reader are our own (`pages` says why). The reader takes files of exactly this form only; everybody else's
 readers take them too. `fields` has the names of ``parquet.thrift``.
@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...kernels.buffers import Pool
-from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes
+from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes, is_ragged
 from ..base import BlockReader, BlockWriter, Format, check_masks, chosen, reading, unreadable
 from . import thrift
 from .fields import (
     ColumnChunk,
     ColumnMetaData,
+    ColumnOrder,
     CompressionCodec,
     DataPageHeader,
     DictionaryPageHeader,
@@ -32,15 +33,20 @@ from .fields import (
     PageHeader,
     PageType,
     RowGroup,
+    Statistics,
 )
-from .pages import Encoded, PageWriter, decode, holds_tokens
+from .pages import Encoded, PageWriter, decode, is_numbered
 from .schema import check_schema, physical_type, schema_of
-from .thrift import BINARY, I32, I64, LIST, STRUCT, Struct
+from .thrift import BINARY, I32, I64, LIST, STRUCT, TRUE, Struct
 
 _MAGIC = b"PAR1"
-_VERSION = 2
-_CREATED_BY = b"synthshards version 1"  # of this layout, not of the package: releases leave the bytes alone
+_VERSION = 1  # what the format asks of everybody, whatever else is used
+# Of this layout, not of the package: releases leave the bytes alone. Readers look for a semantic version and a build.
+_CREATED_BY = b"synthshards version 2.0.0 (build 2)"
+_PREFIX = "synthshards."  # of the file's own metadata; files of the first layout have none
 _ZSTD_LEVEL = 1
+_LONGEST_BOUND = 4096  # bytes of a string in statistics, where pyarrow, too, has its limit
+_TYPE_ORDER: Struct = ((ColumnOrder.TYPE_ORDER, STRUCT, ()),)
 _CODECS = {
     "none": CompressionCodec.UNCOMPRESSED, "snappy": CompressionCodec.SNAPPY, "zstd": CompressionCodec.ZSTD
 }  # fmt: skip
@@ -50,7 +56,7 @@ class _Chunk(NamedTuple):
     """A column chunk whose place in the file is still open.
 
     parts: headers and pages in turn, bytes and buffers; plain_size, size: what they take without and with compression;
-    dictionary_size: what the dictionary takes of them; head: see `_chunk_head`.
+    dictionary_size: what the dictionary takes of them; head: see `_chunk_head`; statistics: encoded.
     """
 
     parts: list[Any]
@@ -58,6 +64,7 @@ class _Chunk(NamedTuple):
     size: int
     dictionary_size: int
     head: bytes
+    statistics: bytes
 
 
 class ParquetWriter(BlockWriter):
@@ -66,7 +73,7 @@ class ParquetWriter(BlockWriter):
     def __init__(self, columns: Mapping[str, str], compression: str, metadata: Mapping[str, str], start: int) -> None:
         assert compression in PARQUET.compressions, compression
         self._columns = dict(columns)
-        self._metadata = dict(metadata)
+        self._metadata = {_PREFIX + key: value for key, value in metadata.items()}
         self._codec_id = _CODECS[compression]
         self._codec = _codec(self._codec_id)
         self._pages = PageWriter()
@@ -75,8 +82,10 @@ class ParquetWriter(BlockWriter):
         self._groups: list[Struct] = []
 
     def _append(self, batch: RaggedBatch) -> None:
-        named = [(name, batch.columns[name]) for name in self._columns]
-        made = [[self._encode_chunk(name, c.kind, pages) for pages in self._pages.encode(c)] for name, c in named]
+        made = [
+            [self._encode_chunk(name, kind, pages) for pages in self._pages.encode(batch.columns[name], is_numbered(name, kind))]
+            for name, kind in self._columns.items()
+        ]
         for rows, chunks in zip(block_sizes(len(batch)), zip(*made, strict=True), strict=True):
             begin = self._size
             described = [self._put(chunk) for chunk in chunks]
@@ -90,9 +99,8 @@ class ParquetWriter(BlockWriter):
             self._groups.append(thrift.encode(STRUCT, group))
 
     def _encode_chunk(self, name: str, kind: str, made: Encoded) -> _Chunk:
-        # Facts are in few bits, and too small for what a compressor's start costs.
-        texts = kind == "string" and made.dictionary is None
-        codec = self._codec if texts or holds_tokens(kind) else None
+        # One number a row is in few bits, and too small for what a compressor's start costs.
+        codec = self._codec if is_ragged(kind) else None
         codec_id = CompressionCodec.UNCOMPRESSED if codec is None else self._codec_id
         plain_size, dictionary_size = 0, 0
         parts: list[Any] = []
@@ -104,14 +112,16 @@ class ParquetWriter(BlockWriter):
         plain_size += _add_page(parts, PageType.DATA_PAGE, made.page, codec, header)
         size = sum(map(len, parts))
         head = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
-        return _Chunk(parts, plain_size, size, dictionary_size, head)
+        statistics = _statistics(made.empty, made.lowest, made.highest)
+        return _Chunk(parts, plain_size, size, dictionary_size, head, statistics)
 
     def _put(self, chunk: _Chunk) -> bytes:
         """Append the pages of a chunk to the file; return its ColumnChunk."""
         begin = self._size
         self._parts += chunk.parts
         self._size += chunk.size
-        tail = [(ColumnMetaData.DICTIONARY_PAGE_OFFSET, I64, begin)] if chunk.dictionary_size else []
+        tail: list[Any] = [(ColumnMetaData.DICTIONARY_PAGE_OFFSET, I64, begin)] if chunk.dictionary_size else []
+        tail.append((ColumnMetaData.STATISTICS, STRUCT, chunk.statistics))
         places = ((ColumnMetaData.DATA_PAGE_OFFSET, I64, begin + chunk.dictionary_size), *tail)
         return chunk.head + thrift.encode_fields(places, ColumnMetaData.TOTAL_COMPRESSED_SIZE) + b"\0\0"
 
@@ -130,6 +140,7 @@ class ParquetWriter(BlockWriter):
                 (FileMetaData.ROW_GROUPS, LIST, (STRUCT, self._groups)),
                 (FileMetaData.KEY_VALUE_METADATA, LIST, (STRUCT, pairs)),
                 (FileMetaData.CREATED_BY, BINARY, _CREATED_BY),
+                (FileMetaData.COLUMN_ORDERS, LIST, (STRUCT, [_TYPE_ORDER] * len(self._columns))),
             ),
         )
         return pa.py_buffer(b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC]))
@@ -172,6 +183,16 @@ def _page_head(kind: PageType, size: int, packed: int, header: tuple[int, int, b
     """A PageHeader: sizes before and after compression, and the field for its kind."""
     sizes = (PageHeader.UNCOMPRESSED_PAGE_SIZE, I32, size), (PageHeader.COMPRESSED_PAGE_SIZE, I32, packed)
     return thrift.encode(STRUCT, ((PageHeader.TYPE, I32, kind), *sizes, header))
+
+
+@lru_cache(maxsize=4096)
+def _statistics(nulls: int, lowest: bytes | None, highest: bytes | None) -> bytes:
+    """The Statistics of a chunk. Of a list column, they count its empty lists, as everybody's do."""
+    fields: list[Any] = [(Statistics.NULL_COUNT, I64, nulls)]
+    if lowest is not None and highest is not None and max(len(lowest), len(highest)) <= _LONGEST_BOUND:
+        fields += [(Statistics.MAX_VALUE, BINARY, highest), (Statistics.MIN_VALUE, BINARY, lowest)]
+        fields += [(Statistics.IS_MAX_VALUE_EXACT, TRUE, None), (Statistics.IS_MIN_VALUE_EXACT, TRUE, None)]
+    return thrift.encode(STRUCT, tuple(fields))
 
 
 @lru_cache(maxsize=4096)
@@ -225,7 +246,9 @@ class ParquetReader(BlockReader):
             check_schema(footer[FileMetaData.SCHEMA], columns)
             self.rows = footer[FileMetaData.NUM_ROWS]
             pairs, groups = footer[FileMetaData.KEY_VALUE_METADATA], footer[FileMetaData.ROW_GROUPS]
-            self.metadata = {pair[KeyValue.KEY].decode(): pair[KeyValue.VALUE].decode() for pair in pairs}
+            self.metadata = {
+                pair[KeyValue.KEY].decode().removeprefix(_PREFIX): pair[KeyValue.VALUE].decode() for pair in pairs
+            }
             self._groups = [[chunk[ColumnChunk.META_DATA] for chunk in group[RowGroup.COLUMNS]] for group in groups]
             sizes = [group[RowGroup.NUM_ROWS] for group in groups]
         if len(sizes) != -(-self.rows // BLOCK_ROWS) or sizes != block_sizes(self.rows):
