@@ -20,6 +20,7 @@ from ...kernels.buffers import Pool
 from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes, is_ragged
 from ..base import BlockReader, BlockWriter, Format, check_masks, chosen, reading, unreadable
 from . import thrift
+from .compression import CODECS, codec_of, stored
 from .fields import (
     ColumnChunk,
     ColumnMetaData,
@@ -44,12 +45,9 @@ _VERSION = 1  # what the format asks of everybody, whatever else is used
 # Of this layout, not of the package: releases leave the bytes alone. Readers look for a semantic version and a build.
 _CREATED_BY = b"synthshards version 2.0.0 (build 2)"
 _PREFIX = "synthshards."  # of the file's own metadata; files of the first layout have none
-_ZSTD_LEVEL = 1
 _LONGEST_BOUND = 4096  # bytes of a string in statistics, where pyarrow, too, has its limit
 _TYPE_ORDER: Struct = ((ColumnOrder.TYPE_ORDER, STRUCT, ()),)
-_CODECS = {
-    "none": CompressionCodec.UNCOMPRESSED, "snappy": CompressionCodec.SNAPPY, "zstd": CompressionCodec.ZSTD
-}  # fmt: skip
+_SMALL = 4096  # bytes of a dictionary that are not worth a compressor's start
 
 
 class _Chunk(NamedTuple):
@@ -74,8 +72,8 @@ class ParquetWriter(BlockWriter):
         assert compression in PARQUET.compressions, compression
         self._columns = dict(columns)
         self._metadata = {_PREFIX + key: value for key, value in metadata.items()}
-        self._codec_id = _CODECS[compression]
-        self._codec = _codec(self._codec_id)
+        self._codec_id = CODECS[compression]
+        self._codec = codec_of(self._codec_id)
         self._pages = PageWriter()
         self._parts: list[Any] = [_MAGIC]  # bytes and buffers
         self._size = len(_MAGIC)
@@ -106,10 +104,12 @@ class ParquetWriter(BlockWriter):
         parts: list[Any] = []
         if made.dictionary is not None:
             header = _dictionary_header(made.distinct)
-            plain_size = _add_page(parts, PageType.DICTIONARY_PAGE, made.dictionary, codec, header)
+            worth = len(made.dictionary) >= _SMALL
+            plain_size = _add_page(parts, PageType.DICTIONARY_PAGE, made.dictionary, codec, worth, header)
             dictionary_size = len(parts[0]) + len(parts[1])
         header = _data_header(made.levels, made.encoding)
-        plain_size += _add_page(parts, PageType.DATA_PAGE, made.page, codec, header)
+        worth = kind != "string" or made.dictionary is None  # indices of strings are bits at random
+        plain_size += _add_page(parts, PageType.DATA_PAGE, made.page, codec, worth, header)
         size = sum(map(len, parts))
         head = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
         statistics = _statistics(made.empty, made.lowest, made.highest)
@@ -147,10 +147,18 @@ class ParquetWriter(BlockWriter):
 
 
 def _add_page(
-    parts: list[Any], kind: PageType, content: np.ndarray, codec: pa.Codec | None, header: tuple[int, int, bytes]
+    parts: list[Any],
+    kind: PageType,
+    content: np.ndarray,
+    codec: pa.Codec | None,
+    worth: bool,
+    header: tuple[int, int, bytes],
 ) -> int:
-    """Add a PageHeader and the content, compressed, to `parts`; return the size before compression."""
-    packed = content.tobytes() if codec is None else codec.compress(content)
+    """Add a PageHeader and the content, compressed if `worth` it, to `parts`; return the size before compression."""
+    if codec is None:
+        packed: Any = content.tobytes()
+    else:
+        packed = codec.compress(content) if worth else stored(content, codec)
     head = _page_head(kind, len(content), len(packed), header)
     parts += [head, packed]
     return len(head) + len(content)
@@ -214,16 +222,6 @@ def _chunk_head(
     return opened + thrift.encode_fields(description)
 
 
-def _codec(codec_id: int) -> pa.Codec | None:
-    """The compressor of a CompressionCodec, None for uncompressed pages."""
-    name = next((name for name, known in _CODECS.items() if known == codec_id), None)
-    if name is None:
-        raise unreadable("Parquet", f"unexpected compression {codec_id}")
-    if name == "none":
-        return None
-    return pa.Codec(name, compression_level=_ZSTD_LEVEL) if name == "zstd" else pa.Codec(name)
-
-
 class ParquetReader(BlockReader):
     """Reads one shard; see `MakeReader` for its arguments."""
 
@@ -265,7 +263,7 @@ class ParquetReader(BlockReader):
         return batch if stop - start == rows else batch.slice(start, stop)
 
     def _read_chunk(self, kind: str, rows: int, chunk: dict[int, Any]) -> Column:
-        codec = _codec(chunk[ColumnMetaData.CODEC])
+        codec = codec_of(chunk[ColumnMetaData.CODEC])
         dictionary, distinct = None, 0
         if ColumnMetaData.DICTIONARY_PAGE_OFFSET in chunk:
             at = chunk[ColumnMetaData.DICTIONARY_PAGE_OFFSET]

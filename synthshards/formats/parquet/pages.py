@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...ragged import BLOCK_ROWS, KINDS, Column, offsets_of
+from ...ragged import BLOCK_ROWS, KINDS, Column, block_sizes, offsets_of
 from ..arrow_columns import check_text
 from ..base import Empty
 from ..bits import pack, pack_bits, unpack_bits
@@ -89,15 +89,14 @@ class PageWriter:
             yield self._block(column, numbered)
 
     def _strings(self, column: Column, numbered: bool) -> Iterator[Encoded]:
-        ends, data, offsets = np.empty((-(-len(column) // BLOCK_ROWS), 5), np.int64), column.values, column.offsets
+        ends, data, offsets = np.empty((-(-len(column) // BLOCK_ROWS), 7), np.int64), column.values, column.offsets
         assert offsets is not None
         write_strings(data, offsets, numbered, self._string_slots, self._codes, self._firsts, self._page, ends)
         begin, encoding = 0, Encoding.RLE_DICTIONARY if numbered else Encoding.PLAIN
-        for block, (distinct, middle, end, *rows) in enumerate(ends.tolist()):
-            levels = min(BLOCK_ROWS, len(column) - block * BLOCK_ROWS)
+        for levels, (distinct, middle, end, *at) in zip(block_sizes(len(column)), ends.tolist(), strict=True):
             known = self._page[begin:middle] if numbered else None
-            bounds = (data[offsets[row] : offsets[row + 1]].tobytes() for row in rows)
-            yield Encoded(self._page[middle:end], levels, encoding, known, distinct, 0, *bounds)
+            lowest, highest = data[at[0] : at[1]].tobytes(), data[at[2] : at[3]].tobytes()
+            yield Encoded(self._page[middle:end], levels, encoding, known, distinct, 0, lowest, highest)
             begin = end
 
     def _facts(self, column: Column) -> Iterator[Encoded]:
@@ -128,7 +127,10 @@ class PageWriter:
         page, values = self._page, column.values
         at, levels, bounds = 0, len(column), ()
         if column.offsets is None:
-            bounds = tuple(_plain(bound).tobytes() for bound in (values.min(keepdims=True), values.max(keepdims=True)))
+            width = 1 if values.dtype == np.bool_ else _stored(values.dtype).itemsize
+            bounds = tuple(
+                int(bound).to_bytes(width, "little", signed=bound < 0) for bound in (values.min(), values.max())
+            )
         else:
             at, levels = write_levels(column.offsets, page)
         empty = levels - len(values)

@@ -126,8 +126,8 @@ def write_strings(
         numbered: with dictionaries.
         slots: [2,048]; codes: [1,024]; firsts: [1,024]; overwritten.
         out: [bytes], filled; each block's dictionary, if it has one, and then its data page.
-        ends: [blocks, 5], filled with the number of distinct strings (0: no dictionary), both pages' ends, and the rows
-            of the lowest and the highest string.
+        ends: [blocks, 7], filled with the number of distinct strings (0: no dictionary), both pages' ends, and where in
+            `data` the lowest and the highest string begin and end.
     """
     rows = len(offsets) - 1
     at = 0
@@ -141,14 +141,15 @@ def write_strings(
             row = firsts[i] if numbered else i
             if _precedes(data, bounds, row, lowest):
                 lowest = row
-            if _precedes(data, bounds, highest, row):
+            elif _precedes(data, bounds, highest, row):
                 highest = row
             at = _write_string(data, bounds, row, out, at)
         ends[block, 0], ends[block, 1] = distinct, begin
         if numbered:
             ends[block, 1] = at
             at = put_indices(codes, count, distinct, out, at)
-        ends[block, 2], ends[block, 3], ends[block, 4] = at, first + lowest, first + highest
+        ends[block, 2] = at
+        ends[block, 3:5], ends[block, 5:7] = bounds[lowest : lowest + 2], bounds[highest : highest + 2]
 
 
 @kernel
