@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from format_rows import column, encode, every_kind, same, strings
+from format_rows import OTHER_COLUMNS, column, encode, every_kind, same, strings
 from pyarrow_parquet import compare, encodings, write
 
 from synthshards.catalog import TASKS, make_task
@@ -22,16 +22,6 @@ from synthshards.ragged import KINDS, Column, RaggedBatch, offsets_of
 PARQUET = FORMATS["parquet"]
 METADATA = {"start": "0", "näme": "välue"}
 FIRST_LAYOUT = Path(__file__).with_name("first_layout.parquet")
-#: Options that change which columns a task has, or their kinds.
-OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "brevo2": ("brevo2-30", {}),
-    "depo, qa": ("depo", {"qa": True}),
-    "brevo, qa": ("brevo", {"qa": True}),
-    "mano, qa": ("mano", {"qa": True, "L": 8}),
-    "lano, 81 symbols": ("lano-cfg3e1", {}),
-    "capo, questions": ("capo", {"form": "qa"}),
-    "capo, bioD": ("capo", {"form": "biod"}),
-}
 
 
 def same_as_pyarrow(batch: RaggedBatch, compression: str | None = None) -> None:
@@ -45,9 +35,9 @@ def test_every_task(name: str, compression: str) -> None:
     same_as_pyarrow(make_task(name).batch(0, "train", 0, 2100), compression)
 
 
-@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("case", OTHER_COLUMNS)
 def test_other_columns_of_the_tasks(case: str) -> None:
-    name, params = OTHERS[case]
+    name, params = OTHER_COLUMNS[case]
     same_as_pyarrow(make_task(name, params).batch(3, "eval", 0, 1100))
 
 
@@ -119,9 +109,9 @@ def test_every_number_of_16_bits_in_one_block() -> None:
 # One encoding a column, whatever the rows: fastparquet gives None for strings where it changes.
 
 
-@pytest.mark.parametrize("case", [*TASKS, *OTHERS])
+@pytest.mark.parametrize("case", [*TASKS, *OTHER_COLUMNS])
 def test_a_column_has_one_encoding_in_every_block_and_shard(case: str) -> None:
-    name, params = OTHERS.get(case, (case, {}))
+    name, params = OTHER_COLUMNS.get(case, (case, {}))
     task = make_task(name, params)
     whole, short = (encodings(encode(PARQUET, task.batch(0, "train", 0, rows))) for rows in (1025, 1))
     assert whole == short
