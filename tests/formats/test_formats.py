@@ -169,7 +169,9 @@ def test_pyarrow_reads_every_encoding_of_our_parquet(compression: str, kind: str
     file = pq.ParquetFile(pa.BufferReader(data))
     assert file.read().column("x").to_pylist() == batch.columns["x"].tolist()
     encodings = {file.metadata.row_group(i).column(0).encodings for i in range(2)}
-    assert encodings == {("PLAIN", "RLE", "RLE_DICTIONARY") if kind.endswith(("uint16", "uint16>")) else ("PLAIN", "RLE")}
+    assert encodings == {
+        ("PLAIN", "RLE", "RLE_DICTIONARY") if kind.endswith(("uint16", "uint16>")) else ("PLAIN", "RLE")
+    }
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1500])

@@ -92,7 +92,9 @@ def test_lists_that_are_all_empty() -> None:
 
 @pytest.mark.parametrize("size", [4096, 4097])
 def test_long_strings_have_no_bounds(size: int) -> None:
-    same_as_pyarrow(RaggedBatch({"x": strings(["a", "é" * (size // 2) + "b" * (size % 2)]), "text": strings(["", "z"])}))
+    same_as_pyarrow(
+        RaggedBatch({"x": strings(["a", "é" * (size // 2) + "b" * (size % 2)]), "text": strings(["", "z"])})
+    )
 
 
 def test_every_number_of_16_bits_in_one_block() -> None:

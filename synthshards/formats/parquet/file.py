@@ -81,7 +81,10 @@ class ParquetWriter(BlockWriter):
 
     def _append(self, batch: RaggedBatch) -> None:
         made = [
-            [self._encode_chunk(name, kind, pages) for pages in self._pages.encode(batch.columns[name], is_numbered(name, kind))]
+            [
+                self._encode_chunk(name, kind, pages)
+                for pages in self._pages.encode(batch.columns[name], is_numbered(name, kind))
+            ]
             for name, kind in self._columns.items()
         ]
         for rows, chunks in zip(block_sizes(len(batch)), zip(*made, strict=True), strict=True):

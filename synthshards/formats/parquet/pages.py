@@ -166,7 +166,9 @@ def is_numbered(name: str, kind: str) -> bool:
     Wider numbers are plain: few of them are alike (people), or there are few (one a row). Positions beyond 65,535, which
     no task has, are plain, too.
     """
-    return kind.endswith(("uint8", "uint16", "uint8>", "uint16>", "list<int32>")) or (kind == "string" and name != "text")
+    return kind.endswith(("uint8", "uint16", "uint8>", "uint16>", "list<int32>")) or (
+        kind == "string" and name != "text"
+    )
 
 
 def _holds_tokens(kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""`by_another_pyarrow` of the tests of the readers, in that pyarrow's own environment: a question in, JSON out."""
+"""`by_old_pyarrow` of the tests of the readers, in that pyarrow's own environment: a question in, JSON out."""
 
 import json
 import sys
