@@ -32,6 +32,13 @@ def codec_of(codec_id: int) -> pa.Codec | None:
     return pa.Codec(name, compression_level=_ZSTD_LEVEL) if name == "zstd" else pa.Codec(name)
 
 
+def packed_page(content: np.ndarray, codec: pa.Codec | None, worth: bool) -> bytes | pa.Buffer:
+    """A page (uint8) as a chunk with that codec has it; only what is `worth` it is compressed."""
+    if codec is None:
+        return content.tobytes()
+    return codec.compress(content) if worth else stored(content, codec)
+
+
 def stored(content: np.ndarray, codec: pa.Codec) -> bytes:
     """Less than 64 KiB of bytes (uint8) as they are, in a frame that decompresses to them.
 

@@ -20,7 +20,7 @@ from ...kernels.buffers import Pool
 from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes, is_ragged
 from ..base import BlockReader, BlockWriter, Format, check_masks, chosen, reading, unreadable
 from . import thrift
-from .compression import CODECS, codec_of, stored
+from .compression import CODECS, codec_of, packed_page
 from .fields import (
     ColumnChunk,
     ColumnMetaData,
@@ -103,20 +103,22 @@ class ParquetWriter(BlockWriter):
         # One number a row is in few bits, and too small for what a compressor's start costs.
         codec = self._codec if is_ragged(kind) else None
         codec_id = CompressionCodec.UNCOMPRESSED if codec is None else self._codec_id
-        plain_size, dictionary_size = 0, 0
         parts: list[Any] = []
+        plain_size, dictionary_size = 0, 0
         if made.dictionary is not None:
-            header = _dictionary_header(made.distinct)
-            worth = len(made.dictionary) >= _SMALL
-            plain_size = _add_page(parts, PageType.DICTIONARY_PAGE, made.dictionary, codec, worth, header)
-            dictionary_size = len(parts[0]) + len(parts[1])
-        header = _data_header(made.levels, made.encoding)
-        worth = kind != "string" or made.dictionary is None  # indices of strings are bits at random
-        plain_size += _add_page(parts, PageType.DATA_PAGE, made.page, codec, worth, header)
-        size = sum(map(len, parts))
-        head = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
+            packed = packed_page(made.dictionary, codec, worth=len(made.dictionary) >= _SMALL)
+            head = _dictionary_page_head(len(made.dictionary), len(packed), made.distinct)
+            parts = [head, packed]
+            plain_size, dictionary_size = len(head) + len(made.dictionary), len(head) + len(packed)
+        # Indices of strings are bits at random.
+        packed = packed_page(made.page, codec, worth=kind != "string" or made.dictionary is None)
+        head = _data_page_head(len(made.page), len(packed), made.levels, made.encoding)
+        parts += [head, packed]
+        plain_size += len(head) + len(made.page)
+        size = dictionary_size + len(head) + len(packed)
+        opening = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
         statistics = _statistics(made.empty, made.lowest, made.highest)
-        return _Chunk(parts, plain_size, size, dictionary_size, head, statistics)
+        return _Chunk(parts, plain_size, size, dictionary_size, opening, statistics)
 
     def _put(self, chunk: _Chunk) -> bytes:
         """Append the pages of a chunk to the file; return its ColumnChunk."""
@@ -149,49 +151,29 @@ class ParquetWriter(BlockWriter):
         return pa.py_buffer(b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC]))
 
 
-def _add_page(
-    parts: list[Any],
-    kind: PageType,
-    content: np.ndarray,
-    codec: pa.Codec | None,
-    worth: bool,
-    header: tuple[int, int, bytes],
-) -> int:
-    """Add a PageHeader and the content, compressed if `worth` it, to `parts`; return the size before compression."""
-    if codec is None:
-        packed: Any = content.tobytes()
-    else:
-        packed = codec.compress(content) if worth else stored(content, codec)
-    head = _page_head(kind, len(content), len(packed), header)
-    parts += [head, packed]
-    return len(head) + len(content)
-
-
 # Of a column of facts the same sizes come again and again, so what is encoded here is kept.
 
 
-@lru_cache(maxsize=256)
-def _dictionary_header(distinct: int) -> tuple[int, int, bytes]:
-    """The field of a PageHeader that tells of a dictionary of so many values."""
+@lru_cache(maxsize=4096)
+def _dictionary_page_head(size: int, packed: int, distinct: int) -> bytes:
+    """The PageHeader of a dictionary: sizes before and after compression, and how many values."""
     fields = (DictionaryPageHeader.NUM_VALUES, I32, distinct), (DictionaryPageHeader.ENCODING, I32, Encoding.PLAIN)
-    return PageHeader.DICTIONARY_PAGE_HEADER, STRUCT, thrift.encode(STRUCT, fields)
+    return _page_head(PageType.DICTIONARY_PAGE, size, packed, (PageHeader.DICTIONARY_PAGE_HEADER, STRUCT, fields))
 
 
-@lru_cache(maxsize=256)
-def _data_header(levels: int, encoding: Encoding) -> tuple[int, int, bytes]:
-    """The field of a PageHeader that tells of values."""
+@lru_cache(maxsize=4096)
+def _data_page_head(size: int, packed: int, levels: int, encoding: Encoding) -> bytes:
+    """The PageHeader of values: sizes before and after compression, how many, and how they are written."""
     fields = (
         (DataPageHeader.NUM_VALUES, I32, levels),
         (DataPageHeader.ENCODING, I32, encoding),
         (DataPageHeader.DEFINITION_LEVEL_ENCODING, I32, Encoding.RLE),
         (DataPageHeader.REPETITION_LEVEL_ENCODING, I32, Encoding.RLE),
     )
-    return PageHeader.DATA_PAGE_HEADER, STRUCT, thrift.encode(STRUCT, fields)
+    return _page_head(PageType.DATA_PAGE, size, packed, (PageHeader.DATA_PAGE_HEADER, STRUCT, fields))
 
 
-@lru_cache(maxsize=4096)
-def _page_head(kind: PageType, size: int, packed: int, header: tuple[int, int, bytes]) -> bytes:
-    """A PageHeader: sizes before and after compression, and the field for its kind."""
+def _page_head(kind: PageType, size: int, packed: int, header: tuple[int, int, Any]) -> bytes:
     sizes = (PageHeader.UNCOMPRESSED_PAGE_SIZE, I32, size), (PageHeader.COMPRESSED_PAGE_SIZE, I32, packed)
     return thrift.encode(STRUCT, ((PageHeader.TYPE, I32, kind), *sizes, header))
 
