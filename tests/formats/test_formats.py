@@ -256,9 +256,9 @@ def test_one_number_a_row_is_not_compressed() -> None:
 @pytest.mark.parametrize(
     ("preset", "name", "expected"),
     [
-        ("depo1-225", "parquet", "31821064a17907d4be3d622f74f83f67"),
-        ("lano-cfg3f", "parquet", "7f298b85e6bb97bdcaea7473a297738f"),
-        ("capo-50k", "parquet", "d7cccca2aff5f68253c3383883f88d80"),
+        ("depo1-225", "parquet", "0a41f297b2063fefb6cacbfef075b45b"),
+        ("lano-cfg3f", "parquet", "463a7fe5b273d36b01b90bc514dfe4ea"),
+        ("capo-50k", "parquet", "56f94ec4f29ffbab10a6b52994b3de15"),
         ("depo1-225", "webdataset", "9a16620e6498baa93041507c05ef4924"),
         ("capo-50k", "webdataset", "d2a6e6b55971fa7f85680b8462181331"),
     ],
