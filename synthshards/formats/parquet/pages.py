@@ -163,8 +163,8 @@ class PageWriter:
 def is_numbered(name: str, kind: str) -> bool:
     """Whether a column has dictionaries: numbers of up to 16 bits, positions, and strings that are not a row's text.
 
-    Wider numbers are plain: few of them are alike (people), or there are few (one a row). So are positions beyond 65,535,
-    which no task has.
+    Wider numbers are plain: few of them are alike (people), or there are few (one a row). Positions beyond 65,535 are
+    plain too, but no task has them.
     """
     return kind.endswith(("uint8", "uint16", "uint8>", "uint16>", "list<int32>")) or (
         kind == "string" and name != "text"
