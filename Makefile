@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install -q --disable-pip-version-check
 
-.PHONY: demo test test-slow dev lint forms links types test-tf4 test-python test-golden test-lowest dist docs site bench bench-peers \
-	bench-docs faults faults-docs clean
+.PHONY: demo test test-slow dev lint forms links types test-tf4 test-python test-golden test-lowest test-readers dist docs \
+	site bench bench-peers bench-docs faults faults-docs clean
 
 # The core alone: numpy, numba, pyarrow, click, msgspec. No torch.
 $(BIN)/synthshards: pyproject.toml
@@ -102,6 +102,23 @@ $(LOWEST)/.ready: pyproject.toml
 
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile $(CORE_TESTS)
+
+# Our Parquet files in other people's readers, in environments of their own; Spark where Java is, hyparquet where npm is.
+READERS     := .venv-readers
+READERS_PIP := $(READERS)/bin/pip install -q --disable-pip-version-check
+
+$(READERS)/.ready: Makefile pyproject.toml tests/support/readers/requirements.txt
+	test -x $(READERS)/bin/python || $(PYTHON) -m venv $(READERS)
+	$(READERS_PIP) -e . -r tests/support/readers/requirements.txt
+	if command -v java > /dev/null; then $(READERS_PIP) pyspark==4.3.0; fi
+	test -x $(READERS)/pyarrow10/bin/python || $(PYTHON) -m venv $(READERS)/pyarrow10
+	$(READERS)/pyarrow10/bin/pip install -q --disable-pip-version-check pyarrow==10.0.1 'numpy<2'
+	if command -v npm > /dev/null; then \
+		npm install --silent --prefix $(READERS)/node hyparquet@1.33.0 hyparquet-compressors@1.1.2; fi
+	@touch $(READERS)/.ready
+
+test-readers: $(READERS)/.ready
+	$(READERS)/bin/python -m pytest tests/formats/test_formats_readers.py
 
 # What a release uploads.
 dist: dev

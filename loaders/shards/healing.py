@@ -164,7 +164,7 @@ def rewrite(stored: StoredDataset, shard: int) -> str | None:
         # The manifest says which bytes belong there, and it is not the loader's to change while others read by it.
         where = stored.folder.url
         return (
-            "the file was left as it is, since the libraries installed here write the same rows in other bytes "
+            "the file was left as it is, since what is installed here writes the same rows in other bytes "
             f"(the dataset is renewed by: synthshards reproduce {where} --out {where})"
         )
     try:

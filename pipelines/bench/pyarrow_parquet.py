@@ -15,12 +15,10 @@ _ZSTD_LEVEL = 1
 
 
 def write(made: Sequence[RaggedBatch], columns: Mapping[str, str], compression: str) -> pa.Buffer:
-    """A file of the rows in row groups of 1,024, without statistics, as shards have none."""
+    """A file of the rows in row groups of 1,024."""
     schema, sink = arrow_schema(columns), pa.BufferOutputStream()
     level = _ZSTD_LEVEL if compression == "zstd" else None
-    with pq.ParquetWriter(
-        sink, schema, compression=compression, compression_level=level, write_statistics=False
-    ) as writer:
+    with pq.ParquetWriter(sink, schema, compression=compression, compression_level=level) as writer:
         for batch in made:
             arrays = [to_arrow(batch.columns[name]) for name in schema.names]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=BLOCK_ROWS)

@@ -7,7 +7,7 @@ import numpy as np
 from ..kernels.arrays import U8, U16
 from ..kernels.jit import kernel
 
-_ONE, _8, _BYTE = np.uint64(1), np.uint64(8), np.uint64(0xFF)
+_0, _ONE, _8, _32, _BYTE = (np.uint64(i) for i in (0, 1, 8, 32, 0xFF))
 
 
 def pack_bits(values: np.ndarray) -> np.ndarray:
@@ -30,11 +30,17 @@ def pack(codes: U16, bits: np.uint64, out: U8) -> int:
     for i in range(len(codes)):
         held |= np.uint64(codes[i]) << have
         have += bits
-        while have >= _8:
-            out[at] = held & _BYTE
-            at += 1
-            held >>= _8
-            have -= _8
+        if have >= _32:
+            for j in range(4):
+                out[at + j] = held >> np.uint64(8 * j) & _BYTE
+            at += 4
+            held >>= _32
+            have -= _32
+    while have > _0:
+        out[at] = held & _BYTE
+        at += 1
+        held >>= _8
+        have -= _8
     return at
 
 

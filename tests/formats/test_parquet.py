@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from format_rows import column, encode, every_kind, strings
-from pyarrow_parquet import compare, write
+from format_rows import OTHER_COLUMNS, column, encode, every_kind, same, strings
+from pyarrow_parquet import compare, encodings, write
 
 from synthshards.catalog import TASKS, make_task
 from synthshards.formats import FORMATS
 from synthshards.formats.base import empty_batch
+from synthshards.formats.parquet.compression import stored
 from synthshards.ragged import KINDS, Column, RaggedBatch, offsets_of
 
 PARQUET = FORMATS["parquet"]
-METADATA = {"synthshards.start": "0", "näme": "välue"}
-#: Options that change which columns a task has, or their kinds.
-OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "brevo2": ("brevo2-30", {}),
-    "depo, qa": ("depo", {"qa": True}),
-    "brevo, qa": ("brevo", {"qa": True}),
-    "mano, qa": ("mano", {"qa": True, "L": 8}),
-    "lano, 81 symbols": ("lano-cfg3e1", {}),
-    "capo, questions": ("capo", {"form": "qa"}),
-    "capo, bioD": ("capo", {"form": "biod"}),
-}
+METADATA = {"start": "0", "näme": "välue"}
+FIRST_LAYOUT = Path(__file__).with_name("first_layout.parquet")
 
 
 def same_as_pyarrow(batch: RaggedBatch, compression: str | None = None) -> None:
@@ -40,9 +35,9 @@ def test_every_task(name: str, compression: str) -> None:
     same_as_pyarrow(make_task(name).batch(0, "train", 0, 2100), compression)
 
 
-@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("case", OTHER_COLUMNS)
 def test_other_columns_of_the_tasks(case: str) -> None:
-    name, params = OTHERS[case]
+    name, params = OTHER_COLUMNS[case]
     same_as_pyarrow(make_task(name, params).batch(3, "eval", 0, 1100))
 
 
@@ -74,7 +69,7 @@ def test_no_rows_and_one(name: str) -> None:
 @pytest.mark.parametrize("distinct", [1, 2, 4, 5, 255, 256, 257, 340, 700, 70_000])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "bool" not in kind and kind != "string"])
 def test_numbers_with_a_dictionary_and_without(kind: str, distinct: int) -> None:
-    """A block goes over to plain values where too many differ; the next block decides anew."""
+    """However many differ in a block: the kind says which it is."""
     rng = np.random.default_rng(distinct)
     wide, few = column(kind, 1024, rng, distinct), column(kind, 600, rng, 3)
     values = np.concatenate([wide.values, few.values])
@@ -93,3 +88,72 @@ def test_strings_with_a_dictionary_and_without(distinct: int, length: int) -> No
 def test_lists_that_are_all_empty() -> None:
     none = Column("list<uint16>", np.empty(0, np.uint16), np.zeros(1101, np.int64))
     same_as_pyarrow(RaggedBatch({"x": none, "n": Column("uint16", np.arange(1100, dtype=np.uint16))}))
+
+
+@pytest.mark.parametrize("size", [4096, 4097])
+def test_long_strings_have_no_bounds(size: int) -> None:
+    same_as_pyarrow(
+        RaggedBatch({"x": strings(["a", "é" * (size // 2) + "b" * (size % 2)]), "text": strings(["", "z"])})
+    )
+
+
+def test_every_number_of_16_bits_in_one_block() -> None:
+    values = np.tile(np.arange(1 << 16).astype(np.uint16)[::-1], 2)
+    ids = Column("list<uint16>", values, offsets_of(np.full(1024, 128)))
+    positions = Column("list<int32>", values.astype(np.int32), ids.offsets)
+    batch = RaggedBatch({"input_ids": ids, "spans": positions})
+    same_as_pyarrow(batch)
+    data = encode(PARQUET, batch)
+    assert {found for _, [(_, _, found, _)] in encodings(data).items()} == {"RLE_DICTIONARY"}
+    same(PARQUET.reader(data, batch.kinds).read(0, 1024), batch)
+
+
+# One encoding a column, whatever the rows: fastparquet gives None for strings where it changes.
+
+
+@pytest.mark.parametrize("case", [*TASKS, *OTHER_COLUMNS])
+def test_a_column_has_one_encoding_in_every_block_and_shard(case: str) -> None:
+    name, params = OTHER_COLUMNS.get(case, (case, {}))
+    task = make_task(name, params)
+    whole, short = (encodings(encode(PARQUET, task.batch(0, "train", 0, rows))) for rows in (1025, 1))
+    assert whole == short
+    assert {len(found) for found in whole.values()} == {1}
+
+
+def test_the_footer_says_what_readers_ask_for() -> None:
+    file = pq.read_metadata(pa.BufferReader(encode(PARQUET, every_kind(3), None, METADATA)))
+    assert file.format_version == "1.0"
+    # What parquet-java takes a version from: https://github.com/apache/parquet-java, VersionParser and SemanticVersion.
+    assert re.fullmatch(r"synthshards version \d+\.\d+\.\d+ \(build [^)]+\)", file.created_by)
+    assert all(key.startswith(b"synthshards.") for key in file.metadata)
+
+
+@pytest.mark.parametrize("params", [{}, {"form": "qa"}, {"form": "biod"}], ids=str)
+def test_capo_is_as_small_as_pyarrow_makes_it(params: dict[str, Any]) -> None:
+    batch = make_task("capo", params).batch(0, "train", 0, 4096)
+    assert encode(PARQUET, batch).size < 1.1 * write(batch, "zstd").size
+
+
+@pytest.mark.parametrize("name", ["zstd", "snappy"])
+def test_what_is_stored_decompresses(name: str) -> None:
+    codec = pa.Codec(name)
+    for size in [0, 1, 60, 61, 255, 256, 257, 4095, 65_535]:
+        content = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+        made = stored(content, codec)
+        assert codec.decompress(made, size).to_pybytes() == content.tobytes()
+        if name == "zstd":
+            assert made == codec.compress(content).to_pybytes(), "what the compressor writes where it finds nothing"
+
+
+def test_files_of_the_first_layout_are_read() -> None:
+    """Written before columns had one encoding: strings and facts turn plain in its short last block."""
+    data = pa.py_buffer(FIRST_LAYOUT.read_bytes())
+    table = pq.read_table(pa.BufferReader(data))
+    kinds = {field.name: str(field.type).replace("element: ", "").replace(" not null", "") for field in table.schema}
+    reader = PARQUET.reader(data, kinds)
+    assert reader.metadata == {"identity": "{}", "start": "0", "stop": "1027"}
+    found = reader.read(0, 1027)
+    assert {name: column.tolist() for name, column in found.columns.items()} == table.to_pydict()
+    assert {name: len(seen) for name, seen in encodings(data).items() if len(seen) > 1} == {
+        "n": 2, "edges": 2, "city": 2, "text": 2, "input_ids.list.element": 2, "spans.list.element": 2
+    }  # fmt: skip

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
 from synthshards.digest import ContentDigest
 from synthshards.formats.base import Format
 from synthshards.ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, is_ragged, offsets_of
+
+#: Options that change which columns a task has, or their kinds.
+OTHER_COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "brevo2": ("brevo2-30", {}),
+    "depo, qa": ("depo", {"qa": True}),
+    "brevo, qa": ("brevo", {"qa": True}),
+    "mano, qa": ("mano", {"qa": True, "L": 8}),
+    "lano, 81 symbols": ("lano-cfg3e1", {}),
+    "capo, questions": ("capo", {"form": "qa"}),
+    "capo, bioD": ("capo", {"form": "biod"}),
+}
 
 
 def column(kind: str, rows: int, rng: np.random.Generator, distinct: int = 50) -> Column:

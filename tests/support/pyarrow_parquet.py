@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ TYPES = {
     "string": pa.string(),
 }
 ROW_GROUP = 1024
+PREFIX = "synthshards."
 
 
 def type_of(kind: str) -> pa.DataType:
@@ -42,11 +44,12 @@ def table_of(batch: RaggedBatch) -> pa.Table:
 def write(batch: RaggedBatch, compression: str = "none", metadata: Mapping[str, str] | None = None) -> pa.Buffer:
     """A file by pyarrow; a batch of no rows gives a file without row groups, as a writer does that was given none."""
     table, sink = table_of(batch), pa.BufferOutputStream()
-    schema = table.schema.with_metadata(dict(metadata or {}))
+    named = {PREFIX + key: value for key, value in (metadata or {}).items()}
+    schema = table.schema.with_metadata(named)
     with pq.ParquetWriter(sink, schema, compression=compression, store_schema=False) as writer:
         if len(batch):
             writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
-        writer.add_key_value_metadata(dict(metadata or {}))
+        writer.add_key_value_metadata(named)
     return sink.getvalue()
 
 
@@ -76,6 +79,24 @@ def nulls(table: pa.Table) -> int:
     return count
 
 
+def statistics(chunk: pq.ColumnChunkMetaData) -> tuple[Any, ...]:
+    """What a column chunk says of its values; of a list's elements, only how many are missing."""
+    found = chunk.statistics
+    bounds = None if "." in chunk.path_in_schema else (found.has_min_max, found.min, found.max)
+    return chunk.is_stats_set, found.null_count, bounds
+
+
+def encodings(data: pa.Buffer) -> dict[str, set[tuple[str, ...]]]:
+    """Of each column, the encodings (and the compression) that its row groups have."""
+    file = pq.read_metadata(pa.BufferReader(data))
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for i in range(file.num_row_groups):
+        for j in range(file.num_columns):
+            chunk = file.row_group(i).column(j)
+            found.setdefault(chunk.path_in_schema, set()).add((*chunk.encodings, chunk.compression))
+    return found
+
+
 def compare(ours: pa.Buffer, theirs: pa.Buffer) -> None:
     """Assert that two files are one to every reader (their encodings and sizes may differ)."""
     mine, other = (pq.ParquetFile(pa.BufferReader(data)) for data in (ours, theirs))
@@ -90,6 +111,7 @@ def compare(ours: pa.Buffer, theirs: pa.Buffer) -> None:
         for j in range(a.num_columns):
             assert a.column(j).path_in_schema == b.column(j).path_in_schema
             assert a.column(j).num_values == b.column(j).num_values
+            assert statistics(a.column(j)) == statistics(b.column(j))
         mine_rows, other_rows = mine.read_row_group(i), other.read_row_group(i)
         mine_rows.validate(full=True)
         assert nulls(mine_rows) == 0

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from ...errors import DataError
-from ...kernels.arrays import U8, U16, Values
+from ...kernels.arrays import U8, U16, U32, Values
 from ...kernels.jit import helper, kernel
 from ..base import unreadable
 from ..bits import pack, unpack
@@ -15,7 +15,7 @@ from .thrift import varint
 
 
 @kernel
-def number(values: U16, codes: U16, out: U8 | U16, distinct: U16) -> int:
+def number(values: U16, codes: U32, out: U8 | U16, distinct: U16) -> int:
     """Number the values in order of first appearance.
 
     Args:
@@ -37,7 +37,7 @@ def number(values: U16, codes: U16, out: U8 | U16, distinct: U16) -> int:
                 break
             distinct[count] = value
             count += 1
-            code = np.uint16(count)
+            code = np.uint32(count)
             codes[value] = code
         out[i] = code - 1
     for i in range(len(distinct) if count < 0 else count):

@@ -20,6 +20,7 @@ class FileMetaData(IntEnum):
     ROW_GROUPS = 4
     KEY_VALUE_METADATA = 5
     CREATED_BY = 6
+    COLUMN_ORDERS = 7
 
 
 class KeyValue(IntEnum):
@@ -83,6 +84,23 @@ class ColumnMetaData(IntEnum):
     TOTAL_COMPRESSED_SIZE = 7
     DATA_PAGE_OFFSET = 9
     DICTIONARY_PAGE_OFFSET = 11
+    STATISTICS = 12
+
+
+class Statistics(IntEnum):
+    """What a reader may know of a column chunk without reading it."""
+
+    NULL_COUNT = 3
+    MAX_VALUE = 5
+    MIN_VALUE = 6
+    IS_MAX_VALUE_EXACT = 7
+    IS_MIN_VALUE_EXACT = 8
+
+
+class ColumnOrder(IntEnum):
+    """A union: how values of a column compare."""
+
+    TYPE_ORDER = 1
 
 
 class PageHeader(IntEnum):

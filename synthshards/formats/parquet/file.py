@@ -1,6 +1,6 @@
-"""Parquet shards: one row group per 1,024 rows, one page a column in each (`pages`), no statistics, no page index.
+"""Parquet shards: one row group per 1,024 rows, one page a column in each (`pages`), statistics, no page index.
 
-Compression is for tokens and texts; a row's other facts are in few bits as it is. Each column chunk says which it has.
+Compression is for lists and strings; one number a row is in few bits as it is. Each column chunk says which it has.
 
 Writer and reader are our own (`pages` says why). The reader takes files of exactly this form only; everybody else's
 readers take them too. `fields` has the names of ``parquet.thrift``.
@@ -17,12 +17,14 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ...kernels.buffers import Pool
-from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes
+from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes, is_ragged
 from ..base import BlockReader, BlockWriter, Format, check_masks, chosen, reading, unreadable
 from . import thrift
+from .compression import CODECS, codec_of, packed_page
 from .fields import (
     ColumnChunk,
     ColumnMetaData,
+    ColumnOrder,
     CompressionCodec,
     DataPageHeader,
     DictionaryPageHeader,
@@ -32,25 +34,27 @@ from .fields import (
     PageHeader,
     PageType,
     RowGroup,
+    Statistics,
 )
-from .pages import Encoded, PageWriter, decode, holds_tokens
+from .pages import Encoded, PageWriter, decode, is_numbered
 from .schema import check_schema, physical_type, schema_of
-from .thrift import BINARY, I32, I64, LIST, STRUCT, Struct
+from .thrift import BINARY, I32, I64, LIST, STRUCT, TRUE, Struct
 
 _MAGIC = b"PAR1"
-_VERSION = 2
-_CREATED_BY = b"synthshards version 1"  # of this layout, not of the package: releases leave the bytes alone
-_ZSTD_LEVEL = 1
-_CODECS = {
-    "none": CompressionCodec.UNCOMPRESSED, "snappy": CompressionCodec.SNAPPY, "zstd": CompressionCodec.ZSTD
-}  # fmt: skip
+_VERSION = 1  # what the format asks of everybody, whatever else is used
+# Of this layout, not of the package: releases leave the bytes alone. Readers look for a semantic version and a build.
+_CREATED_BY = b"synthshards version 2.0.0 (build 2)"
+_PREFIX = "synthshards."  # of the file's own metadata; files of the first layout have none
+_LONGEST_BOUND = 4096  # bytes of a string in statistics, where pyarrow, too, has its limit
+_TYPE_ORDER: Struct = ((ColumnOrder.TYPE_ORDER, STRUCT, ()),)
+_SMALL = 4096  # bytes of a dictionary that are not worth a compressor's start
 
 
 class _Chunk(NamedTuple):
     """A column chunk whose place in the file is still open.
 
     parts: headers and pages in turn, bytes and buffers; plain_size, size: what they take without and with compression;
-    dictionary_size: what the dictionary takes of them; head: see `_chunk_head`.
+    dictionary_size: what the dictionary takes of them; head: see `_chunk_head`; statistics: encoded.
     """
 
     parts: list[Any]
@@ -58,6 +62,7 @@ class _Chunk(NamedTuple):
     size: int
     dictionary_size: int
     head: bytes
+    statistics: bytes
 
 
 class ParquetWriter(BlockWriter):
@@ -66,17 +71,22 @@ class ParquetWriter(BlockWriter):
     def __init__(self, columns: Mapping[str, str], compression: str, metadata: Mapping[str, str], start: int) -> None:
         assert compression in PARQUET.compressions, compression
         self._columns = dict(columns)
-        self._metadata = dict(metadata)
-        self._codec_id = _CODECS[compression]
-        self._codec = _codec(self._codec_id)
+        self._metadata = {_PREFIX + key: value for key, value in metadata.items()}
+        self._codec_id = CODECS[compression]
+        self._codec = codec_of(self._codec_id)
         self._pages = PageWriter()
         self._parts: list[Any] = [_MAGIC]  # bytes and buffers
         self._size = len(_MAGIC)
         self._groups: list[Struct] = []
 
     def _append(self, batch: RaggedBatch) -> None:
-        named = [(name, batch.columns[name]) for name in self._columns]
-        made = [[self._encode_chunk(name, c.kind, pages) for pages in self._pages.encode(c)] for name, c in named]
+        made = [
+            [
+                self._encode_chunk(name, kind, pages)
+                for pages in self._pages.encode(batch.columns[name], is_numbered(name, kind))
+            ]
+            for name, kind in self._columns.items()
+        ]
         for rows, chunks in zip(block_sizes(len(batch)), zip(*made, strict=True), strict=True):
             begin = self._size
             described = [self._put(chunk) for chunk in chunks]
@@ -90,28 +100,33 @@ class ParquetWriter(BlockWriter):
             self._groups.append(thrift.encode(STRUCT, group))
 
     def _encode_chunk(self, name: str, kind: str, made: Encoded) -> _Chunk:
-        # Facts are in few bits, and too small for what a compressor's start costs.
-        texts = kind == "string" and made.dictionary is None
-        codec = self._codec if texts or holds_tokens(kind) else None
+        # One number a row is in few bits, and too small for what a compressor's start costs.
+        codec = self._codec if is_ragged(kind) else None
         codec_id = CompressionCodec.UNCOMPRESSED if codec is None else self._codec_id
-        plain_size, dictionary_size = 0, 0
         parts: list[Any] = []
+        plain_size, dictionary_size = 0, 0
         if made.dictionary is not None:
-            header = _dictionary_header(made.distinct)
-            plain_size = _add_page(parts, PageType.DICTIONARY_PAGE, made.dictionary, codec, header)
-            dictionary_size = len(parts[0]) + len(parts[1])
-        header = _data_header(made.levels, made.encoding)
-        plain_size += _add_page(parts, PageType.DATA_PAGE, made.page, codec, header)
-        size = sum(map(len, parts))
-        head = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
-        return _Chunk(parts, plain_size, size, dictionary_size, head)
+            packed = packed_page(made.dictionary, codec, worth=len(made.dictionary) >= _SMALL)
+            head = _dictionary_page_head(len(made.dictionary), len(packed), made.distinct)
+            parts = [head, packed]
+            plain_size, dictionary_size = len(head) + len(made.dictionary), len(head) + len(packed)
+        # Indices of strings are bits at random.
+        packed = packed_page(made.page, codec, worth=kind != "string" or made.dictionary is None)
+        head = _data_page_head(len(made.page), len(packed), made.levels, made.encoding)
+        parts += [head, packed]
+        plain_size += len(head) + len(made.page)
+        size = dictionary_size + len(head) + len(packed)
+        opening = _chunk_head(name, kind, made.encoding, codec_id, made.levels, plain_size, size)
+        statistics = _statistics(made.empty, made.lowest, made.highest)
+        return _Chunk(parts, plain_size, size, dictionary_size, opening, statistics)
 
     def _put(self, chunk: _Chunk) -> bytes:
         """Append the pages of a chunk to the file; return its ColumnChunk."""
         begin = self._size
         self._parts += chunk.parts
         self._size += chunk.size
-        tail = [(ColumnMetaData.DICTIONARY_PAGE_OFFSET, I64, begin)] if chunk.dictionary_size else []
+        tail: list[Any] = [(ColumnMetaData.DICTIONARY_PAGE_OFFSET, I64, begin)] if chunk.dictionary_size else []
+        tail.append((ColumnMetaData.STATISTICS, STRUCT, chunk.statistics))
         places = ((ColumnMetaData.DATA_PAGE_OFFSET, I64, begin + chunk.dictionary_size), *tail)
         return chunk.head + thrift.encode_fields(places, ColumnMetaData.TOTAL_COMPRESSED_SIZE) + b"\0\0"
 
@@ -130,48 +145,47 @@ class ParquetWriter(BlockWriter):
                 (FileMetaData.ROW_GROUPS, LIST, (STRUCT, self._groups)),
                 (FileMetaData.KEY_VALUE_METADATA, LIST, (STRUCT, pairs)),
                 (FileMetaData.CREATED_BY, BINARY, _CREATED_BY),
+                (FileMetaData.COLUMN_ORDERS, LIST, (STRUCT, [_TYPE_ORDER] * len(self._columns))),
             ),
         )
         return pa.py_buffer(b"".join([*self._parts, footer, len(footer).to_bytes(4, "little"), _MAGIC]))
 
 
-def _add_page(
-    parts: list[Any], kind: PageType, content: np.ndarray, codec: pa.Codec | None, header: tuple[int, int, bytes]
-) -> int:
-    """Add a PageHeader and the content, compressed, to `parts`; return the size before compression."""
-    packed = content.tobytes() if codec is None else codec.compress(content)
-    head = _page_head(kind, len(content), len(packed), header)
-    parts += [head, packed]
-    return len(head) + len(content)
-
-
 # Of a column of facts the same sizes come again and again, so what is encoded here is kept.
 
 
-@lru_cache(maxsize=256)
-def _dictionary_header(distinct: int) -> tuple[int, int, bytes]:
-    """The field of a PageHeader that tells of a dictionary of so many values."""
+@lru_cache(maxsize=4096)
+def _dictionary_page_head(size: int, packed: int, distinct: int) -> bytes:
+    """The PageHeader of a dictionary: sizes before and after compression, and how many values."""
     fields = (DictionaryPageHeader.NUM_VALUES, I32, distinct), (DictionaryPageHeader.ENCODING, I32, Encoding.PLAIN)
-    return PageHeader.DICTIONARY_PAGE_HEADER, STRUCT, thrift.encode(STRUCT, fields)
+    return _page_head(PageType.DICTIONARY_PAGE, size, packed, (PageHeader.DICTIONARY_PAGE_HEADER, STRUCT, fields))
 
 
-@lru_cache(maxsize=256)
-def _data_header(levels: int, encoding: Encoding) -> tuple[int, int, bytes]:
-    """The field of a PageHeader that tells of values."""
+@lru_cache(maxsize=4096)
+def _data_page_head(size: int, packed: int, levels: int, encoding: Encoding) -> bytes:
+    """The PageHeader of values: sizes before and after compression, how many, and how they are written."""
     fields = (
         (DataPageHeader.NUM_VALUES, I32, levels),
         (DataPageHeader.ENCODING, I32, encoding),
         (DataPageHeader.DEFINITION_LEVEL_ENCODING, I32, Encoding.RLE),
         (DataPageHeader.REPETITION_LEVEL_ENCODING, I32, Encoding.RLE),
     )
-    return PageHeader.DATA_PAGE_HEADER, STRUCT, thrift.encode(STRUCT, fields)
+    return _page_head(PageType.DATA_PAGE, size, packed, (PageHeader.DATA_PAGE_HEADER, STRUCT, fields))
+
+
+def _page_head(kind: PageType, size: int, packed: int, header: tuple[int, int, Any]) -> bytes:
+    sizes = (PageHeader.UNCOMPRESSED_PAGE_SIZE, I32, size), (PageHeader.COMPRESSED_PAGE_SIZE, I32, packed)
+    return thrift.encode(STRUCT, ((PageHeader.TYPE, I32, kind), *sizes, header))
 
 
 @lru_cache(maxsize=4096)
-def _page_head(kind: PageType, size: int, packed: int, header: tuple[int, int, bytes]) -> bytes:
-    """A PageHeader: sizes before and after compression, and the field for its kind."""
-    sizes = (PageHeader.UNCOMPRESSED_PAGE_SIZE, I32, size), (PageHeader.COMPRESSED_PAGE_SIZE, I32, packed)
-    return thrift.encode(STRUCT, ((PageHeader.TYPE, I32, kind), *sizes, header))
+def _statistics(nulls: int, lowest: bytes | None, highest: bytes | None) -> bytes:
+    """The Statistics of a chunk. Of a list column, they count its empty lists, as everybody's do."""
+    fields: list[Any] = [(Statistics.NULL_COUNT, I64, nulls)]
+    if lowest is not None and highest is not None and max(len(lowest), len(highest)) <= _LONGEST_BOUND:
+        fields += [(Statistics.MAX_VALUE, BINARY, highest), (Statistics.MIN_VALUE, BINARY, lowest)]
+        fields += [(Statistics.IS_MAX_VALUE_EXACT, TRUE, None), (Statistics.IS_MIN_VALUE_EXACT, TRUE, None)]
+    return thrift.encode(STRUCT, tuple(fields))
 
 
 @lru_cache(maxsize=4096)
@@ -191,16 +205,6 @@ def _chunk_head(
     )
     opened = thrift.encode_fields(((ColumnChunk.FILE_OFFSET, I64, 0), (ColumnChunk.META_DATA, STRUCT, b"")))
     return opened + thrift.encode_fields(description)
-
-
-def _codec(codec_id: int) -> pa.Codec | None:
-    """The compressor of a CompressionCodec, None for uncompressed pages."""
-    name = next((name for name, known in _CODECS.items() if known == codec_id), None)
-    if name is None:
-        raise unreadable("Parquet", f"unexpected compression {codec_id}")
-    if name == "none":
-        return None
-    return pa.Codec(name, compression_level=_ZSTD_LEVEL) if name == "zstd" else pa.Codec(name)
 
 
 class ParquetReader(BlockReader):
@@ -225,7 +229,9 @@ class ParquetReader(BlockReader):
             check_schema(footer[FileMetaData.SCHEMA], columns)
             self.rows = footer[FileMetaData.NUM_ROWS]
             pairs, groups = footer[FileMetaData.KEY_VALUE_METADATA], footer[FileMetaData.ROW_GROUPS]
-            self.metadata = {pair[KeyValue.KEY].decode(): pair[KeyValue.VALUE].decode() for pair in pairs}
+            self.metadata = {
+                pair[KeyValue.KEY].decode().removeprefix(_PREFIX): pair[KeyValue.VALUE].decode() for pair in pairs
+            }
             self._groups = [[chunk[ColumnChunk.META_DATA] for chunk in group[RowGroup.COLUMNS]] for group in groups]
             sizes = [group[RowGroup.NUM_ROWS] for group in groups]
         if len(sizes) != -(-self.rows // BLOCK_ROWS) or sizes != block_sizes(self.rows):
@@ -242,7 +248,7 @@ class ParquetReader(BlockReader):
         return batch if stop - start == rows else batch.slice(start, stop)
 
     def _read_chunk(self, kind: str, rows: int, chunk: dict[int, Any]) -> Column:
-        codec = _codec(chunk[ColumnMetaData.CODEC])
+        codec = codec_of(chunk[ColumnMetaData.CODEC])
         dictionary, distinct = None, 0
         if ColumnMetaData.DICTIONARY_PAGE_OFFSET in chunk:
             at = chunk[ColumnMetaData.DICTIONARY_PAGE_OFFSET]

@@ -10,10 +10,12 @@ values; RLE levels), so every reader understands it. The list column ``[7, 9, 7]
     definition levels  02 00 00 00 | 0c 01                        six elements that are there (0 is an empty list)
     indices            02 | 03 | 44 00                            bits an index; one bit-packed run: 1 group of eight
 
+A column's kind and name say whether it has dictionaries (`is_numbered`), never its values: a reader may take the first
+row group's encoding for that of all, and fastparquet then gives None for strings of another one.
+
 Indices of tokens take a byte or two where Parquet would let them take the fewest bits: that is faster on both sides,
 and smaller after zstd, which then sees tokens. Only alphabets of up to four values take two bits (Lano: 15% smaller).
-Facts of a row, positions and short strings (200 birth cities, say) follow one another at random: they take the fewest
-bits, and a compressor would find little more in them.
+Facts of a row, positions and short strings (200 birth cities, say) take the fewest bits.
 https://parquet.apache.org/docs/file-format/data-pages/encodings/ is the specification.
 """
 
@@ -24,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...ragged import BLOCK_ROWS, KINDS, Column, offsets_of
+from ...ragged import BLOCK_ROWS, KINDS, Column, block_sizes, offsets_of
 from ..arrow_columns import check_text
 from ..base import Empty
 from ..bits import pack, pack_bits, unpack_bits
@@ -44,6 +46,8 @@ class Encoded(NamedTuple):
         encoding: of the values, PLAIN or RLE_DICTIONARY.
         dictionary: uint8, the dictionary page's plain values, where the encoding is RLE_DICTIONARY.
         distinct: the number of these.
+        empty: how many of the levels are empty lists.
+        lowest, highest: of a column without lists, as statistics have them: plain, strings without their lengths.
     """
 
     page: np.ndarray
@@ -51,6 +55,9 @@ class Encoded(NamedTuple):
     encoding: Encoding
     dictionary: np.ndarray | None = None
     distinct: int = 0
+    empty: int = 0
+    lowest: bytes | None = None
+    highest: bytes | None = None
 
 
 class PageWriter:
@@ -58,13 +65,13 @@ class PageWriter:
 
     def __init__(self) -> None:
         self._page = np.empty(0, np.uint8)
-        self._slots = np.zeros(1 << 16, np.uint16)  # of numbers, zero between calls
+        self._slots = np.zeros(1 << 16, np.uint32)  # of numbers, zero between calls
         self._string_slots = np.empty(2 * BLOCK_ROWS, np.uint16)
         self._codes = np.empty(BLOCK_ROWS, np.uint16)
-        self._firsts = np.empty(BLOCK_ROWS * 3 // 4, np.int64)
+        self._firsts = np.empty(BLOCK_ROWS, np.int64)
 
-    def encode(self, column: Column) -> Iterator[Encoded]:
-        """The pages of a column, for each 1,024 rows of it (and the rest) in turn.
+    def encode(self, column: Column, numbered: bool) -> Iterator[Encoded]:
+        """The pages of a column, for each 1,024 rows of it (and the rest) in turn; `numbered` is from `is_numbered`.
 
         Facts take one kernel call for all rows: threads that call small kernels wait for Python's lock in between.
         """
@@ -72,20 +79,25 @@ class PageWriter:
         if len(self._page) < capacity:
             self._page = np.empty(capacity, np.uint8)
         if column.kind == "string":
-            yield from self._strings(column)
-        elif not holds_tokens(column.kind) and _may_be_numbered(column.values):
+            yield from self._strings(column, numbered)
+        elif numbered and not _holds_tokens(column.kind) and _fits_16_bits(column.values):
             yield from self._facts(column)
         elif len(column) > BLOCK_ROWS:
             for at in range(0, len(column), BLOCK_ROWS):
-                yield from self.encode(column.slice(at, min(at + BLOCK_ROWS, len(column))))
+                yield from self.encode(column.slice(at, min(at + BLOCK_ROWS, len(column))), numbered)
         else:
-            yield self._block(column)
+            yield self._block(column, numbered)
 
-    def _strings(self, column: Column) -> Iterator[Encoded]:
-        ends = np.empty((-(-len(column) // BLOCK_ROWS), 3), np.int64)
-        assert column.offsets is not None
-        write_strings(column.values, column.offsets, self._string_slots, self._codes, self._firsts, self._page, ends)
-        return self._written(column, ends.tolist())
+    def _strings(self, column: Column, numbered: bool) -> Iterator[Encoded]:
+        ends, data, offsets = np.empty((-(-len(column) // BLOCK_ROWS), 7), np.int64), column.values, column.offsets
+        assert offsets is not None
+        write_strings(data, offsets, numbered, self._string_slots, self._codes, self._firsts, self._page, ends)
+        begin, encoding = 0, Encoding.RLE_DICTIONARY if numbered else Encoding.PLAIN
+        for levels, (distinct, middle, end, *at) in zip(block_sizes(len(column)), ends.tolist(), strict=True):
+            known = self._page[begin:middle] if numbered else None
+            lowest, highest = data[at[0] : at[1]].tobytes(), data[at[2] : at[3]].tobytes()
+            yield Encoded(self._page[middle:end], levels, encoding, known, distinct, 0, lowest, highest)
+            begin = end
 
     def _facts(self, column: Column) -> Iterator[Encoded]:
         values, offsets = column.values.astype(np.uint16, copy=False), column.offsets
@@ -94,67 +106,78 @@ class PageWriter:
             offsets = np.empty(0, np.int64)
         else:
             most = int(np.diff(offsets[::BLOCK_ROWS], append=offsets[-1]).max())
-        codes, distinct = np.empty(most + 8, np.uint16), np.empty(most // 3, np.uint16)
-        ends = np.empty((-(-len(column) // BLOCK_ROWS), 4), np.int64)
+        codes, distinct = np.empty(most + 8, np.uint16), np.empty(min(most, 1 << 16), np.uint16)
+        ends = np.empty((-(-len(column) // BLOCK_ROWS), 6), np.int64)
         width = _stored(column.values.dtype).itemsize
         write_facts(values, offsets, width, self._slots, codes, distinct, self._page, ends)
-        return self._written(column, ends.tolist())
-
-    def _written(self, column: Column, ends: list[list[int]]) -> Iterator[Encoded]:
-        """The pages that a kernel wrote: for each block their distinct values, ends, and levels where there are."""
         begin = 0
-        for block, (distinct, middle, end, *levels) in enumerate(ends):
-            page = self._page[middle:end]
-            count = levels[0] if levels else min(BLOCK_ROWS, len(column) - block * BLOCK_ROWS)
-            if distinct:
-                yield Encoded(page, count, Encoding.RLE_DICTIONARY, self._page[begin:middle], distinct)
-            else:
-                yield Encoded(page, count, Encoding.PLAIN)
+        for block, (count, middle, end, levels, *bounds) in enumerate(ends.tolist()):
+            page, known = self._page[middle:end], self._page[begin:middle]
             begin = end
+            if column.offsets is None:
+                lowest, highest = (bound.to_bytes(width, "little") for bound in bounds)
+                yield Encoded(page, levels, Encoding.RLE_DICTIONARY, known, count, 0, lowest, highest)
+            else:
+                first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(column))
+                empty = levels - int(offsets[last] - offsets[first])
+                yield Encoded(page, levels, Encoding.RLE_DICTIONARY, known, count, empty)
 
-    def _block(self, column: Column) -> Encoded:
-        """The pages of a block of tokens, or of numbers that need no dictionary."""
-        page, at, levels, values = self._page, 0, len(column), column.values
-        if column.kind.startswith("list<"):
-            assert column.offsets is not None
+    def _block(self, column: Column, numbered: bool) -> Encoded:
+        """The pages of a block of tokens, or of numbers without a dictionary."""
+        page, values = self._page, column.values
+        at, levels, bounds = 0, len(column), ()
+        if column.offsets is None:
+            width = 1 if values.dtype == np.bool_ else _stored(values.dtype).itemsize
+            bounds = tuple(
+                int(bound).to_bytes(width, "little", signed=bound < 0) for bound in (values.min(), values.max())
+            )
+        else:
             at, levels = write_levels(column.offsets, page)
-        if _may_be_numbered(values):
+        empty = levels - len(values)
+        if numbered and _fits_16_bits(values):
             end, distinct = self._number_tokens(values.astype(np.uint16, copy=False), at)
-            if len(distinct):
-                known = distinct.astype(_stored(values.dtype)).view(np.uint8)
-                return Encoded(page[:end], levels, Encoding.RLE_DICTIONARY, known, len(distinct))
+            known = distinct.astype(_stored(values.dtype)).view(np.uint8)
+            return Encoded(page[:end], levels, Encoding.RLE_DICTIONARY, known, len(distinct), empty, *bounds)
         plain = _plain(values)
         page[at : at + len(plain)] = plain
-        return Encoded(page[: at + len(plain)], levels, Encoding.PLAIN)
+        return Encoded(page[: at + len(plain)], levels, Encoding.PLAIN, None, 0, empty, *bounds)
 
     def _number_tokens(self, values: np.ndarray, at: int) -> tuple[int, np.ndarray]:
-        """Write indices of a byte or two at byte `at` of the page; their end, and the dictionary (empty: too large)."""
+        """Write indices of a byte or two at byte `at` of the page; their end, and the dictionary."""
         count = len(values)
         begin = at + len(index_head(count, 0))
-        for bits, limit in ((8, 256), (16, 0xFFFF)):
-            distinct = np.empty(min(limit, count // 3), np.uint16)  # beyond a third, plain values are about as small
+        for bits in (8, 16):
+            distinct = np.empty(min(1 << bits, count), np.uint16)
             indices = np.ndarray(-(-count // 8) * 8, f"<u{bits // 8}", self._page.data, begin)
             found = number(values, self._slots, indices[:count], distinct)
-            if found <= 0:
-                continue
-            indices[count:] = 0
-            if found <= 4:
-                bits = 2
-                indices = indices[: pack(indices, np.uint64(bits), indices)]
-            self._page[at:begin] = index_head(count, bits)
-            return begin + indices.nbytes, distinct[:found]
-        return at, values[:0]
+            if found >= 0:
+                break
+        indices[count:] = 0
+        if found <= 4:
+            bits = 2
+            indices = indices[: pack(indices, np.uint64(bits), indices)]
+        self._page[at:begin] = index_head(count, bits)
+        return begin + indices.nbytes, distinct[:found]
 
 
-def holds_tokens(kind: str) -> bool:
-    """Whether a compressor finds something in a column's numbers, because they follow one another as tokens do."""
-    return kind.startswith(("list<uint", "list<bool"))
+def is_numbered(name: str, kind: str) -> bool:
+    """Whether a column has dictionaries: numbers of up to 16 bits, positions, and strings that are not a row's text.
+
+    Wider numbers are plain: few of them are alike (people), or there are few (one a row). Positions beyond 65,535 are
+    plain too, but no task has them.
+    """
+    return kind.endswith(("uint8", "uint16", "uint8>", "uint16>", "list<int32>")) or (
+        kind == "string" and name != "text"
+    )
 
 
-def _may_be_numbered(values: np.ndarray) -> bool:
-    if values.dtype == np.bool_ or len(values) == 0:
-        return False
-    if values.dtype in (np.uint8, np.uint16):
+def _holds_tokens(kind: str) -> bool:
+    """Whether a column's numbers follow one another as tokens do, so that a compressor finds more in whole bytes."""
+    return kind.startswith("list<uint")
+
+
+def _fits_16_bits(values: np.ndarray) -> bool:
+    if len(values) == 0 or values.dtype.itemsize < 4:
         return True
     return int(values.max()) <= 0xFFFF and int(values.min()) >= 0
 

@@ -1,4 +1,4 @@
-"""Strings in Parquet pages: each with its length before it, or as numbers of a dictionary where few differ.
+"""Strings in Parquet pages: texts each with its length before it, facts as numbers of a dictionary.
 
 Capo's people have 200 birth cities and 300 universities: a block of 1,024 rows repeats them, and a byte or two a row
 is all that is left. Strings are told apart by a table of hashes that lives for one block.
@@ -15,9 +15,6 @@ from ...kernels.copying import copy_bytes
 from ...kernels.jit import helper, kernel
 from ...ragged import BLOCK_ROWS
 from .dictionary import put_indices
-
-#: Bytes of a string in the mean, above which no dictionary is tried.
-_SHORT = 64
 
 _0, _1, _2, _3, _4, _8, _16, _24, _32 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 8, 16, 24, 32))
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -43,12 +40,12 @@ def _number_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64)
     Args:
         data: [bytes].
         offsets: [rows + 1], from anywhere in `data`.
-        slots: [a power of two, at least twice as many as `firsts`], overwritten.
+        slots: [a power of two, at least twice as many as rows], overwritten.
         codes: [rows], filled with the number of each row's string.
-        firsts: [limit], filled with the row where each number appears first.
+        firsts: [rows], filled with the row where each number appears first.
 
     Returns:
-        how many distinct strings there are, or -1 if more than `limit`.
+        how many distinct strings there are.
     """
     slots[:] = 0
     last = np.uint64(len(slots) - 1)
@@ -84,8 +81,6 @@ def _number_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64)
             at = (at + _1) & last
             code = np.int64(slots[at])
         if code == 0:
-            if distinct == len(firsts):
-                return -1
             firsts[distinct] = row
             heads[distinct], tails[distinct] = head, tail
             distinct += 1
@@ -106,18 +101,33 @@ def _write_string(data: U8, offsets: I64, row: int, out: U8, at: int) -> int:
     return end
 
 
-@kernel
-def write_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64, out: U8, ends: I64) -> None:
-    """Write the pages of a column of strings, block after block of 1,024 rows.
+@helper
+def _precedes(data: U8, offsets: I64, row: int, other: int) -> bool:
+    """Whether a row's string is lower than another's, byte by byte."""
+    start, length = offsets[row], offsets[row + 1] - offsets[row]
+    second, limit = offsets[other], offsets[other + 1] - offsets[other]
+    for i in range(min(length, limit)):
+        if data[start + i] != data[second + i]:
+            below: bool = data[start + i] < data[second + i]
+            return below
+    shorter: bool = length < limit
+    return shorter
 
-    Where strings are short and a quarter of them are repeats, a dictionary is smaller. Long ones are texts.
+
+@kernel
+def write_strings(
+    data: U8, offsets: I64, numbered: bool, slots: U16, codes: U16, firsts: I64, out: U8, ends: I64
+) -> None:
+    """Write the pages of a column of strings, block after block of 1,024 rows.
 
     Args:
         data: [bytes].
         offsets: [rows + 1].
-        slots: [2,048]; codes: [1,024]; firsts: [768]; overwritten.
+        numbered: with dictionaries.
+        slots: [2,048]; codes: [1,024]; firsts: [1,024]; overwritten.
         out: [bytes], filled; each block's dictionary, if it has one, and then its data page.
-        ends: [blocks, 3], filled with the number of distinct strings (0: no dictionary) and both pages' ends.
+        ends: [blocks, 7], filled with the number of distinct strings (0: no dictionary), both pages' ends, and where in
+            `data` the lowest and the highest string begin and end.
     """
     rows = len(offsets) - 1
     at = 0
@@ -125,18 +135,21 @@ def write_strings(data: U8, offsets: I64, slots: U16, codes: U16, firsts: I64, o
         first = block * BLOCK_ROWS
         count = min(BLOCK_ROWS, rows - first)
         bounds = offsets[first : first + count + 1]
-        limit = count * 3 // 4 if bounds[count] - bounds[0] < _SHORT * count else 0
-        distinct = _number_strings(data, bounds, slots, codes, firsts[:limit])
-        ends[block, 0] = max(distinct, 0)
-        for i in range(distinct):
-            at = _write_string(data, bounds, firsts[i], out, at)
-        ends[block, 1] = at
-        if distinct > 0:
+        distinct = _number_strings(data, bounds, slots, codes, firsts) if numbered else 0
+        begin, lowest, highest = at, 0, 0
+        for i in range(distinct if numbered else count):
+            row = firsts[i] if numbered else i
+            if _precedes(data, bounds, row, lowest):
+                lowest = row
+            elif _precedes(data, bounds, highest, row):
+                highest = row
+            at = _write_string(data, bounds, row, out, at)
+        ends[block, 0], ends[block, 1] = distinct, begin
+        if numbered:
+            ends[block, 1] = at
             at = put_indices(codes, count, distinct, out, at)
-        else:
-            for row in range(count):
-                at = _write_string(data, bounds, row, out, at)
         ends[block, 2] = at
+        ends[block, 3:5], ends[block, 5:7] = bounds[lowest : lowest + 2], bounds[highest : highest + 2]
 
 
 @kernel

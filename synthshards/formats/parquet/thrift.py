@@ -32,19 +32,19 @@ def varint(value: int) -> bytes:
 
 def encode(kind: int, value: Any) -> bytes:
     """A value of a type; that of LIST is (element type, items), a boolean is a field of type TRUE or FALSE."""
+    if kind == STRUCT:
+        return value if isinstance(value, bytes) else encode_fields(value) + b"\0"
+    if kind == BINARY:
+        return varint(len(value)) + bytes(value)
     if kind in (I32, I64):
         return varint(value << 1)  # zigzag: the lowest bit is the sign
     if kind == I8:
         return bytes((value,))
-    if kind == BINARY:
-        return varint(len(value)) + bytes(value)
-    if kind == LIST:
-        element, items = value
-        count = len(items)
-        head = bytes((count << 4 | element,)) if count < 15 else bytes((0xF0 | element,)) + varint(count)
-        return head + b"".join([encode(element, item) for item in items])
-    assert kind == STRUCT, kind
-    return value if isinstance(value, bytes) else encode_fields(value) + b"\0"
+    assert kind == LIST, kind
+    element, items = value
+    count = len(items)
+    head = bytes((count << 4 | element,)) if count < 15 else bytes((0xF0 | element,)) + varint(count)
+    return head + b"".join([encode(element, item) for item in items])
 
 
 def encode_fields(fields: tuple[tuple[int, int, Any], ...], last: int = 0) -> bytes:
