@@ -225,7 +225,7 @@ def test_strings_are_told_apart(texts: list[str]) -> None:
         assert len(distinct) > len(texts) * 3 // 4
         return
     assert made.dictionary.tobytes() == b"".join(len(t).to_bytes(4, "little") + t.encode() for t in distinct)
-    found = pages.decode("string", len(texts), made.page, made.encoding, made.dictionary, made.distinct)
+    found = pages.decode("string", len(texts), made.page, made.encoding, made.dictionary, made.distinct, 4000)
     assert found.tolist() == texts
 
 
