@@ -17,7 +17,7 @@ from ..kernels.buffers import Pool
 from ..ragged import BLOCK_ROWS, RaggedBatch
 from ..storage.folder import Folder
 from ..storage.open import open_folder, split_url
-from .manifest import NAME, Manifest, ShardEntry
+from .manifest import LFS_POINTER, NAME, Manifest, ShardEntry
 from .manifest_parser import load
 
 
@@ -100,7 +100,9 @@ def checked_bytes(folder: Folder, entry: ShardEntry) -> pa.Buffer:
 def check_bytes(data: pa.Buffer, entry: ShardEntry) -> None:
     """Raise `DataError` unless size and sha256 of a shard's bytes are those of the manifest."""
     if data.size != entry.bytes:
-        raise DataError(f"{data.size} bytes; the manifest says {entry.bytes} (truncated or replaced)")
+        lfs = bytes(data[: len(LFS_POINTER)]) == LFS_POINTER
+        how = "a Git LFS pointer in its place; fetch the files with: git lfs pull" if lfs else "truncated or replaced"
+        raise DataError(f"{data.size} bytes; the manifest says {entry.bytes} ({how})")
     if sha256_of(memoryview(data)) != entry.sha256:
         raise DataError("the sha256 of the file differs from the manifest's (damaged)")
 
