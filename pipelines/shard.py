@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +101,7 @@ def make_shard(
     key = plan.task.key(plan.identity.seed, plan.identity.split)
     buffers = thread_buffers()
     totals: Counts = {}
-    for batch in batches(plan.task, key, start, stop, buffers):
+    for batch in batches(plan.task, key, start, stop, buffers, promised):
         content.update(batch)
         writer.write(batch)
         counts = batch_counts(batch)
@@ -123,31 +124,39 @@ def make_shard(
     return Shard(entry, data)
 
 
-def batches(task: Task, key: np.ndarray, start: int, stop: int, buffers: Buffers) -> Iterator[RaggedBatch]:
-    """Rows start..stop-1 in batches of whole blocks, the last perhaps short. Each is valid until the next is made."""
+def batches(
+    task: Task, key: np.ndarray, start: int, stop: int, buffers: Buffers, promised: ShardEntry | None = None
+) -> Iterator[RaggedBatch]:
+    """Rows start..stop-1 in batches of whole blocks, the last perhaps short. Each is valid until the next is made.
+
+    Raises:
+        DataError: long rows that count more than is promised of all.
+        UsageError: a block of them takes too much memory.
+    """
     rows, step = BLOCK_ROWS, task.step_rows(key)
     while start < stop:
         end = min(start + rows, stop)
         if end - start <= step:
             batch = task.generate(key, np.arange(start, end, dtype=np.uint64), buffers)
         else:
-            batch = _long_rows(task, key, start, end, step)
+            batch = _long_rows(task, key, start, end, step, promised)
         yield batch
         start += len(batch)
         rows = BLOCK_ROWS * max(1, _BATCH_BYTES * len(batch) // (BLOCK_ROWS * batch.nbytes))
 
 
-def _long_rows(task: Task, key: np.ndarray, start: int, stop: int, step: int) -> RaggedBatch:
-    """Rows start..stop-1, `step` at a time.
-
-    Raises:
-        UsageError: they are too many for a block.
-    """
+def _long_rows(
+    task: Task, key: np.ndarray, start: int, stop: int, step: int, promised: ShardEntry | None
+) -> RaggedBatch:
+    """Rows start..stop-1, `step` at a time."""
     parts: list[RaggedBatch] = []
-    size = 0
+    size, totals = 0, Counter[str]()
     for at in range(start, stop, step):
         parts.append(task.generate(key, np.arange(at, min(at + step, stop), dtype=np.uint64), Buffers()))
         size += parts[-1].nbytes
+        totals.update(batch_counts(parts[-1]))
+        if promised is not None:
+            check_counts(totals, promised)
         if size > MAX_BLOCK_BYTES:
             rows = at + step - start
             raise UsageError(
@@ -180,7 +189,7 @@ def batch_counts(batch: RaggedBatch) -> Counts:
     return {"characters": int(np.count_nonzero(batch.text.view(np.int8) > -65))}
 
 
-def check_counts(totals: Counts, promised: ShardEntry) -> None:
+def check_counts(totals: Mapping[str, int], promised: ShardEntry) -> None:
     """Raise `DataError` where the rows of a shard, or the first of them, count more than a manifest says."""
     for name, most in promised.counts().items():
         if totals[name] > most:
