@@ -50,7 +50,7 @@ def outcome(case: Case, chance: random.Random) -> str:
         case(chance)
     except SynthshardsError as error:
         line = str(error)
-        if not line.isprintable() or len(line) > 2000 or not line:
+        if not line.isprintable() or len(line) > 20_000 or not line:
             return f"{type(error).__name__} of {len(line)} characters: {line[:200]!r}"
         return "refused"
     except BaseException as error:
@@ -63,15 +63,15 @@ def chance_of(name: str, seed: int, number: int) -> random.Random:
     return random.Random(f"{name}/{seed}/{number}")
 
 
-def prepared(name: str, folder: Path) -> Case:
+def prepared(name: str, module: str, folder: Path) -> Case:
     """A subject in an empty folder. It reads the sound input once, so that kernels are compiled."""
-    case: Case = getattr(importlib.import_module(SUBJECTS[name]), name)(folder)
+    case: Case = getattr(importlib.import_module(module), name)(folder)
     return case
 
 
-def _work(name: str, seed: int, first: int, last: int, at: Any, told: Any) -> None:
+def _work(name: str, module: str, seed: int, first: int, last: int, at: Any, told: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        case = prepared(name, Path(folder))
+        case = prepared(name, module, Path(folder))
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -92,7 +92,7 @@ def fuzz(name: str, cases: int, seed: int) -> tuple[Counter[str], list[str]]:
     first = 0
     while first < cases:
         at, told = context.Value("q", first), context.SimpleQueue()
-        child = context.Process(target=_work, args=(name, seed, first, cases, at, told))
+        child = context.Process(target=_work, args=(name, SUBJECTS[name], seed, first, cases, at, told))
         child.start()
         while child.is_alive() or not told.empty():
             if told.empty():
@@ -123,7 +123,7 @@ def main() -> int:
     if options.case is not None:
         with tempfile.TemporaryDirectory() as folder:
             (name,) = names
-            prepared(name, Path(folder))(chance_of(name, options.seed, options.case))
+            prepared(name, SUBJECTS[name], Path(folder))(chance_of(name, options.seed, options.case))
         return 0
     broken = False
     for name in names:

@@ -65,7 +65,7 @@ def change_document(tree: Any, chance: random.Random) -> Any:
         how = chance.randrange(5)
         if how < 3:
             was = node[key]
-            near = [was + 1, was - 1, was * 1000, str(was), float(was)] if type(was) is int else []
+            near = [was + 1, was - 1, was * 1000, str(was), was + 0.5] if type(was) is int and abs(was) < 2**64 else []
             node[key] = chance.choice([*_values(), *near])
         elif how == 3:
             del node[key]
@@ -88,7 +88,8 @@ def text_of(tree: Any, chance: random.Random) -> bytes:
         data = data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :]
     elif how == 2:
         at = data.index(b"{") + 1
-        key = chance.choice([b'"seed":1,', b'"layout":{},', b'"a":1,"a":2,', b'"shard":', b"".join(b'"%d":0,' % i for i in range(3000))])
+        many = b"".join(b'"%d":0,' % i for i in range(3000))
+        key = chance.choice([b'"seed":1,', b'"layout":{},', b'"a":1,"a":2,', b'"shard":', b'"a":' + b"1" * 5000 + b",", many])
         data = data[:at] + key + data[at:]
     elif how == 3:
         deep = chance.choice([100, 2000, 100_000])
@@ -146,7 +147,7 @@ def plan(folder: Path) -> Callable[[random.Random], None]:
     def case(chance: random.Random) -> None:
         data = text_of(change_document(chance.choice(sound), chance), chance)
         found = plan_from_record(plan_record(data, "here"), "here")
-        assert plan_from_record(found.as_dict(), "there") == found
+        assert plan_from_record(found.as_dict(), "there").as_dict() == found.as_dict()
 
     return case
 

@@ -23,7 +23,7 @@ from synthshards.ragged import KINDS, RaggedBatch
 NUMBERS = [0, 1, 2, 7, 127, 128, 1023, 1024, 1025, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62,
            2**63 - 1, -1, -2, -(2**31), -(2**63)]  # fmt: skip
 #: What is small in a file and large in memory.
-_LARGE = (1 << 16, 1 << 20, 1 << 25)
+_LARGE = (1 << 16, 1 << 20, 1 << 24)
 
 
 def _sound() -> list[RaggedBatch]:
@@ -217,7 +217,7 @@ def _crafted_parquet(data: bytes, codec: str, chance: random.Random) -> bytes:
             _set(page[2], 2, len(plain))
             _set(page[2], 3, len(page[3]))
         else:  # a dictionary of one long string, or one that ends early
-            size = chance.choice(_LARGE)
+            size = chance.choice(_LARGE[:2])
             page[3] = chance.choice([size, 4, 2**32 - 1]).to_bytes(4, "little") + bytes(size)
             _set(page[2], 2, len(page[3]))
             _set(page[2], 3, len(page[3]))
