@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from synthshards.errors import DataError, UsageError
-from synthshards.say import say, say_json
 from synthshards.options import MAX_ROWS, Integer
+from synthshards.say import say, say_json
 
 from .shards.cache import Cache, fingerprint_of
 
@@ -94,9 +94,13 @@ def _sized(counts: dict[str, Any]) -> str:
 @click.argument("location", metavar="OUT|TASK")
 @click.option("--world", type=Integer(1, 1024), default=8, show_default=True, help="Ranks to try.")
 @click.option("--workers", type=Integer(0, 64), default=2, show_default=True, help="DataLoader workers.")
-@click.option("--batch-size", type=Integer(1, 1 << 20), default=64, show_default=True, help="Rows of all ranks together.")
+@click.option(
+    "--batch-size", type=Integer(1, 1 << 20), default=64, show_default=True, help="Rows of all ranks together."
+)
 @click.option("--seq-len", type=Integer(1, 1 << 24), default=2048, show_default=True, help="Length of packed windows.")
-@click.option("--rows", type=Integer(1, MAX_ROWS), default=50_000, show_default=True, help="Rows to try, from the first.")
+@click.option(
+    "--rows", type=Integer(1, MAX_ROWS), default=50_000, show_default=True, help="Rows to try, from the first."
+)
 @click.option("--tokenizer", help="For text rows: a tokenizer.json, or what AutoTokenizer takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def loaders_check(

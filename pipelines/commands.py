@@ -11,9 +11,9 @@ import click
 from synthshards.catalog import task_from_text
 from synthshards.errors import DataError, UsageError, cut
 from synthshards.formats import FORMATS
-from synthshards.say import say, say_json
 from synthshards.options import Decimal, Integer
 from synthshards.params import is_integer
+from synthshards.say import say, say_json
 
 from .execution.signals import interruptible
 
@@ -158,7 +158,9 @@ def seal(out: str) -> None:
 @click.command()
 @click.argument("out")
 @click.option("--rederive", is_flag=True, help="Regenerate the rows and compare them.")
-@click.option("--sample", metavar="F", type=Decimal(), help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1).")
+@click.option(
+    "--sample", metavar="F", type=Decimal(), help="Regenerate only a fixed fraction F of the rows (0 < F ≤ 1)."
+)
 @WORKERS
 @JSON
 def verify(out: str, rederive: bool, sample: float | None, workers: int | None, as_json: bool) -> None:
@@ -225,9 +227,7 @@ def reproduce(manifest: str, out: str, format_: str | None, only_shards: str | N
         report = run(manifest, out, format=format_, only_shards=only_shards, workers=workers or cores(), quiet=False)
     shards = report.made + report.kept
     stood = f" ({report.kept:,} of them stood already)" if report.kept else ""
-    say(
-        f"{out}: {_count(shards, 'shard')}{stood}, rows equal to the manifest's content digests; {report.summary}"
-    )
+    say(f"{out}: {_count(shards, 'shard')}{stood}, rows equal to the manifest's content digests; {report.summary}")
     if report.manifest is None:
         say(f"when all shards are made: synthshards seal {out}")
     else:

@@ -78,9 +78,7 @@ def make_and_store(job: ShardJob, tick: Tick) -> ShardEntry:
     return shard.entry
 
 
-def make_shard(
-    plan: BuildPlan, index: int, tick: Tick | None = None, promised: ShardEntry | None = None
-) -> Shard:
+def make_shard(plan: BuildPlan, index: int, tick: Tick | None = None, promised: ShardEntry | None = None) -> Shard:
     """Generate, encode and hash shard `index` of a plan.
 
     Args:
@@ -160,7 +158,7 @@ def _long_rows(
         if size > MAX_BLOCK_BYTES:
             rows = at + step - start
             raise UsageError(
-                f"rows of {size // rows:,} bytes: a block of {stop - start:,} takes more than {MAX_BLOCK_BYTES:,} bytes; "
+                f"rows of {size // rows:,} bytes: a block of {stop - start:,} takes more than {MAX_BLOCK_BYTES:,}; "
                 f"legal: --shard-examples at most {max(1, rows // 2)}"
             )
     return concat(parts)

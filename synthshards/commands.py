@@ -169,7 +169,9 @@ def info(out: str, as_json: bool) -> None:
 @click.option("--split", help="Split of generated rows. [default: train]")
 @click.option("--tokenizer", metavar="NAME", help="Show tokens of a Hugging Face tokenizer (Hub name, folder or file).")
 @click.option("--max-tokens", type=Integer(), default=-1, show_default=True, help="Tokens to show per row; -1 for all.")
-@click.option("--text-chars", type=Integer(), default=500, show_default=True, help="Characters to show per text; -1 for all.")
+@click.option(
+    "--text-chars", type=Integer(), default=500, show_default=True, help="Characters to show per text; -1 for all."
+)
 @click.option("--no-color", is_flag=True, help="Plain text (as with NO_COLOR set, or into a pipe).")
 @click.option("--html", metavar="FILE", help="Write an HTML page to FILE instead.")
 def inspect(

@@ -21,7 +21,9 @@ def printable(text: str) -> str:
 
 def bounded(message: str) -> str:
     """A message without the middle of what makes it longer than a screen, which is some value that was given."""
-    return message if len(message) <= 2000 else f"{message[:500]} … ({len(message) - 1000} characters) … {message[-500:]}"
+    return (
+        message if len(message) <= 2000 else f"{message[:500]} … ({len(message) - 1000} characters) … {message[-500:]}"
+    )
 
 
 class SynthshardsError(ValueError):

@@ -212,7 +212,9 @@ def report(
     names = load_tokenizer(tokenizer) if tokenizer is not None else None
     task, rows, title = rows_of(source, pairs, seed=seed, split=split, tokenizer=names)
     numbered = enumerate(islice(rows, show))
-    return printable(title), (show_row(i, r, task, names, max_tokens=max_tokens, text_chars=text_chars) for i, r in numbered)
+    return printable(title), (
+        show_row(i, r, task, names, max_tokens=max_tokens, text_chars=text_chars) for i, r in numbered
+    )
 
 
 def as_terminal(row: Shown) -> str:

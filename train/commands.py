@@ -8,6 +8,7 @@ import click
 
 from synthshards.cli import load
 from synthshards.options import Integer
+from synthshards.say import say
 
 _HYDRA = {"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]}
 _DATASETS = sorted(path.stem for path in (Path(__file__).parent / "conf" / "dataset").glob("*.yaml"))
@@ -64,7 +65,14 @@ def curve(overrides: tuple[str, ...]) -> None:
     "--spread", type=click.Choice(["range", "sd", "none"]), default="range", show_default=True,
     help="Over runs with one name: minimum to maximum, one standard deviation, or none.",
 )  # fmt: skip
-@click.option("--hop", "hops", type=Integer(1, 1 << 31), multiple=True, metavar="K", help="Only this hop. May be given several times.")
+@click.option(
+    "--hop",
+    "hops",
+    type=Integer(1, 1 << 31),
+    multiple=True,
+    metavar="K",
+    help="Only this hop. May be given several times.",
+)
 @click.option("--title", default="", help="Title of the picture.")
 def plot(
     csvs: tuple[str, ...],
@@ -91,4 +99,4 @@ def plot(
         csvs, outs, metrics, x, scale, spread, hops, title
     )
     for out in outs:
-        click.echo(out)
+        say(out)

@@ -13,7 +13,6 @@ from synthshards.kernels.jit import kernel
 from ..sources.row_refs import RowRefs, RowTable
 from .packing import MODES, SHORT, Lanes, Packing, WindowPlan, plan_windows
 
-
 #: What the rows held by all lanes take in memory, about, where so many are enough for a batch.
 _HELD_BYTES = 64 << 20
 

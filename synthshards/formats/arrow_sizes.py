@@ -52,8 +52,7 @@ def _batches(data: memoryview, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _stated(data: memoryview, at: int, head_size: int, most: int) -> int:
-    """The bytes that the buffers of a record batch, at most `most`, take in memory, where they are compressed; else 0.
-    """
+    """The bytes that the buffers of a record batch (at most `most`) take in memory if they are compressed; else 0."""
     if not 0 <= at <= at + head_size <= len(data):
         raise unreadable("Arrow IPC", "a record batch beyond the end")
     skip = 8 if bytes(data[at : at + 4]) == b"\xff\xff\xff\xff" else 4

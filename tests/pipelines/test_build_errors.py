@@ -195,7 +195,9 @@ def test_a_folder_that_is_deleted_during_a_build_is_an_error_and_gets_no_manifes
     assert not (out / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("name", ["train-00001.parquet", "manifest.json", ".building/plan-0.json", "train-00003.parquet"])
+@pytest.mark.parametrize(
+    "name", ["train-00001.parquet", "manifest.json", ".building/plan-0.json", "train-00003.parquet"]
+)
 @pytest.mark.parametrize("command", ["build", "grow", "verify", "reproduce", "overlap", "seal", "info", "inspect"])
 def test_nobody_waits_for_a_pipe(name: str, command: str, tmp_path: Path, cli: Any) -> None:
     """To open one that has the name of a shard, a manifest or a plan would wait for its writer, for ever."""
@@ -248,9 +250,7 @@ def test_a_record_that_names_another_file_counts_for_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("threads", range(4))
-def test_too_few_threads_are_one_line(
-    threads: int, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_few_threads_are_one_line(threads: int, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     left, start = threads, threading.Thread.start
 
     def limited(self: threading.Thread) -> None:

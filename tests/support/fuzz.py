@@ -128,7 +128,9 @@ def main() -> int:
     broken = False
     for name in names:
         ended, faults = fuzz(name, options.cases, options.seed)
-        print(f"{name}: {ended.total()} cases, {ended['read']} read, {ended['refused']} refused, {ended['fault']} faults")
+        print(
+            f"{name}: {ended.total()} cases, {ended['read']} read, {ended['refused']} refused, {ended['fault']} faults"
+        )
         for line in faults:
             print(f"  {line}")
         broken |= bool(faults)

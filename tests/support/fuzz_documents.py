@@ -30,8 +30,8 @@ from synthshards.pipelines.verify import verify
 from synthshards.storage.folder import SCRATCH
 from synthshards.storage.open import open_folder
 
-_TEXTS = ["", "x" * 3000, "\x1b[2J\x1b[31m", "a\nb", "\u202e\u0085", "\ud800", "../../etc/passwd", "0", "null", "sha256:",
-          "\x00", "é" * 50, "💥", "train", "parquet", "depo", "list<uint16>"]  # fmt: skip
+_TEXTS = ["", "x" * 3000, "\x1b[2J\x1b[31m", "a\nb", "\u202e\u0085", "\ud800", "../../etc/passwd", "0", "null",
+          "sha256:", "\x00", "é" * 50, "💥", "train", "parquet", "depo", "list<uint16>"]  # fmt: skip
 
 
 def _values() -> list[Any]:
@@ -48,7 +48,9 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+        items = (
+            list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+        )
         found += [(node, key) for key, _ in items]
         waiting += [value for _, value in items]
     return found
@@ -89,11 +91,15 @@ def text_of(tree: Any, chance: random.Random) -> bytes:
     elif how == 2:
         at = data.index(b"{") + 1
         many = b"".join(b'"%d":0,' % i for i in range(3000))
-        key = chance.choice([b'"seed":1,', b'"layout":{},', b'"a":1,"a":2,', b'"shard":', b'"a":' + b"1" * 5000 + b",", many])
+        key = chance.choice(
+            [b'"seed":1,', b'"layout":{},', b'"a":1,"a":2,', b'"shard":', b'"a":' + b"1" * 5000 + b",", many]
+        )
         data = data[:at] + key + data[at:]
     elif how == 3:
         deep = chance.choice([100, 2000, 100_000])
-        data = chance.choice([b"[" * deep, b'{"params":' * deep, data[:-1] + b',"x":' + b"[" * deep + b"]" * deep + b"}"])
+        data = chance.choice(
+            [b"[" * deep, b'{"params":' * deep, data[:-1] + b',"x":' + b"[" * deep + b"]" * deep + b"}"]
+        )
     elif how == 4:
         data = chance.choice([b"\xef\xbb\xbf" + data, gzip.compress(data), text.encode("utf-16", "surrogatepass"), b"",
                               b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", b"\x00" * 99,
@@ -162,8 +168,7 @@ def journal(folder: Path) -> Callable[[random.Random], None]:
     assert sorted(read_journals(target, wanted, files)) == [0, 1, 2]
 
     def case(chance: random.Random) -> None:
-        crafted = [text_of(change_document(line, chance), chance) if chance.random() < 0.7 else json.dumps(line).encode()
-                   for line in lines]  # fmt: skip
+        crafted = [text_of(change_document(line, chance) if chance.random() < 0.7 else line, chance) for line in lines]
         log.write_bytes(b"\n".join(crafted))
         for index, entry in read_journals(target, wanted, files).items():
             assert (entry.start, entry.stop) == wanted.range(index)
@@ -194,7 +199,13 @@ def folder(folder: Path) -> Callable[[random.Random], None]:
             entry["bytes"], entry["sha256"] = chance.choice([(None, None), (1, entry["sha256"])])
         elif how == 2:
             params = document["dataset"]["params"]
-            big = {"N": [65_535, 3], "max_tlen": [64], "num_people": [160_000_000], "exposures": [65_535], "M": [65_535]}
+            big = {
+                "N": [65_535, 3],
+                "max_tlen": [64],
+                "num_people": [160_000_000],
+                "exposures": [65_535],
+                "M": [65_535],
+            }
             for name in chance.sample(sorted(big), 2):
                 if name in params:
                     params[name] = chance.choice(big[name])
@@ -220,16 +231,18 @@ def folder(folder: Path) -> Callable[[random.Random], None]:
 
 
 def overrides(folder: Path) -> Callable[[random.Random], None]:
-    words = ["", "0", "-1", "1", "2", "3", "7", "64", "1_0", "٣", " 2 ", "1e3", "5.0", "0x10", "9" * 30, "9" * 5000, "true",
-             "None", "null", "nan", "inf", "bios", "qa", "bos", "\x1b[2J", "x" * 3000, "S -> a b", "S -> S S", "/dev/null",
-             "root -> 1 2\n1 -> a", "é", "\udc80", "65535", "[1]", "{}"]  # fmt: skip
+    words = ["", "0", "-1", "1", "2", "3", "7", "64", "1_0", "٣", " 2 ", "1e3", "5.0", "0x10", "9" * 30, "9" * 5000,
+             "true", "None", "null", "nan", "inf", "bios", "qa", "bos", "\x1b[2J", "x" * 3000, "S -> a b", "S -> S S",
+             "/dev/null", "root -> 1 2\n1 -> a", "é", "\udc80", "65535", "[1]", "{}"]  # fmt: skip
     names = [*TASKS, *preset_names()]
     params = {name: list(TASKS[name][0].Params.__struct_fields__) for name in TASKS}
 
     def case(chance: random.Random) -> None:
         name = chance.choice(names)
         task = name if name in TASKS else chance.choice(list(TASKS))
-        pairs = [f"{chance.choice([*params[task], 'x', ''])}={chance.choice(words)}" for _ in range(chance.randrange(1, 4))]
+        pairs = [
+            f"{chance.choice([*params[task], 'x', ''])}={chance.choice(words)}" for _ in range(chance.randrange(1, 4))
+        ]
         if chance.random() < 0.1:
             pairs.append(chance.choice(words))
         made = task_from_text(name, pairs)
@@ -237,5 +250,3 @@ def overrides(folder: Path) -> Callable[[random.Random], None]:
         assert sha256_of(json.dumps(identity.as_dict()).encode())
 
     return case
-
-

@@ -371,7 +371,9 @@ def _crafted_tar(data: bytes, chance: random.Random) -> bytes:
         info = tarfile.TarInfo(name)
         info.size = len(content)
         if chance.random() < 0.02:
-            info.type = chance.choice([tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE])
+            info.type = chance.choice(
+                [tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE]
+            )
         header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
         if chance.random() < 0.01:
             header[124:135] = f"{chance.choice([0, 7, 8**11 - 1, 8**10, len(content) + 1]):011o}".encode()
@@ -383,7 +385,9 @@ def _crafted_tar(data: bytes, chance: random.Random) -> bytes:
 
 def _crafted_front(data: bytes, chance: random.Random) -> bytes:
     """Another global header."""
-    records = chance.choice([b"1 " * 200, b"0" * 400 + b"1 ", b"9 a=b\n", b"-3 x=y\n", b"999 a=b\n", b"6 a=\xff\n", b""])
+    records = chance.choice(
+        [b"1 " * 200, b"0" * 400 + b"1 ", b"9 a=b\n", b"-3 x=y\n", b"999 a=b\n", b"6 a=\xff\n", b""]
+    )
     front = 512 + -(-int(data[124:135], 8) // 512) * 512
     header = bytearray(data[:512])
     header[124:135] = chance.choice([f"{len(records):011o}".encode(), b"-0000000007", b" 1_0       ", b"77777777777"])

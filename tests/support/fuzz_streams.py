@@ -82,11 +82,12 @@ def with_checksum(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings(folder: Path) -> Callable[[random.Random], None]:
-    keys = ["train.max_steps", "train.batch_size", "train.learning_rate", "train.lr", "seed", "model", "dataset", "data.seed",
-            "eval.every", "eval.packed_seq_len", "model.size", "dataset.N", "data.mixture", "output_dir", "x", "", "hydra.run",
-            "+a.b", "~train", "++train.x", "train", "logging.wandb.enabled", "train.device", "data.path"]  # fmt: skip
-    words = ["0", "-1", "1e400", "nan", "null", "true", "[]", "{}", "{depo:1,mano:2}", "{a:1}", "${seed}", "${x}", "${oc.env:X}",
-             "'", "\x1b[2J", "gpt2", "mano", "../x", "9" * 400, "[[[[", "a,b", "a=b", "é", "", "x" * 3000]  # fmt: skip
+    keys = ["train.max_steps", "train.batch_size", "train.learning_rate", "train.lr", "seed", "model", "dataset",
+            "data.seed", "eval.every", "eval.packed_seq_len", "model.size", "dataset.N", "data.mixture", "output_dir",
+            "x", "hydra.run", "+a.b", "~train", "++train.x", "train", "logging.wandb.enabled", "train.device",
+            "data.path", ""]  # fmt: skip
+    words = ["0", "-1", "1e400", "nan", "null", "true", "[]", "{}", "{depo:1,mano:2}", "{a:1}", "${seed}", "${x}", "",
+             "${oc.env:X}", "'", "\x1b[2J", "gpt2", "mano", "../x", "9" * 400, "[[[[", "a,b", "a=b", "é", "x" * 3000]  # fmt: skip
     groups = {"train": TrainOptions, "eval": EvalOptions, "logging": LoggingOptions}
     compose([])
 
@@ -102,5 +103,3 @@ def settings(folder: Path) -> Callable[[random.Random], None]:
         parse_options(name, options)
 
     return case
-
-
