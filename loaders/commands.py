@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from synthshards.cli import MAX_ROWS, Integer
 from synthshards.errors import DataError, UsageError
+from synthshards.options import MAX_ROWS, Integer
+from synthshards.say import say, say_json
 
 from .shards.cache import Cache, fingerprint_of
 
@@ -48,13 +49,13 @@ def ls(as_json: bool) -> None:
         datasets.append({"name": name, "fingerprint": f"sha256:{fingerprint}", "files": len(files), "bytes": size})
     total = {name: sum(entry[name] for entry in datasets) for name in ("files", "bytes")}
     if as_json:
-        return click.echo(
+        return say_json(
             json.dumps({"path": str(copies.root), "limit": copies.limit, **total, "datasets": datasets}, indent=2)
         )
     width = max([len(entry["name"]) for entry in datasets], default=0)
     for entry in datasets:
-        click.echo(f"{entry['name']:{width}}  {entry['fingerprint'][:23]}  {_sized(entry)}")
-    click.echo(f"{copies.root}: {_sized(total)} of at most {copies.limit:,} bytes")
+        say(f"{entry['name']:{width}}  {entry['fingerprint'][:23]}  {_sized(entry)}")
+    say(f"{copies.root}: {_sized(total)} of at most {copies.limit:,} bytes")
     return None
 
 
@@ -70,7 +71,7 @@ def clear(fingerprint: str | None) -> None:
     copies = Cache.of_environment()
     digest = "" if fingerprint is None else _digest(fingerprint, copies)
     files, size = copies.clear(digest)
-    click.echo(f"{copies.root}: {_sized({'files': files, 'bytes': size})} deleted")
+    say(f"{copies.root}: {_sized({'files': files, 'bytes': size})} deleted")
 
 
 def _digest(fingerprint: str, copies: Cache) -> str:
@@ -134,11 +135,11 @@ def loaders_check(
         checks.append(check)
         if not as_json:
             figures = ", ".join(f"{value:,} {name}" for name, value in check.figures.items())
-            click.echo(f"{'FAIL' if check.problem else 'ok':4}  {check.says}{f' ({figures})' if figures else ''}")
+            say(f"{'FAIL' if check.problem else 'ok':4}  {check.says}{f' ({figures})' if figures else ''}")
     broken = [check for check in checks if check.problem]
     if as_json:
-        click.echo(json.dumps({"ok": not broken, "rows": limit, "checks": [asdict(check) for check in checks]}))
+        say_json(json.dumps({"ok": not broken, "rows": limit, "checks": [asdict(check) for check in checks]}))
     else:
-        click.echo(f"{limit:,} rows, {world} ranks, {workers} workers, {time.perf_counter() - began:.0f} s")
+        say(f"{limit:,} rows, {world} ranks, {workers} workers, {time.perf_counter() - began:.0f} s")
     if broken:
         raise DataError(f"{location}: {broken[0].problem}")

@@ -50,7 +50,7 @@ def build(
     workers: int = 1,
     only_shards: str | None = None,
     overwrite: bool = False,
-    expect: Mapping[int, str] | None = None,
+    expect: Mapping[int, ShardEntry] | None = None,
     quiet: bool = True,
     executor: Executor = run_in_threads,
 ) -> Report:
@@ -62,7 +62,7 @@ def build(
         workers: number of shards to make at the same time.
         only_shards: "A-B": make only these and record them; `seal` writes the manifest.
         overwrite: delete what synthshards wrote there before.
-        expect: shard index → content digest that it must have (`reproduce`).
+        expect: shard index → what a manifest says of its rows (`reproduce`).
         quiet: no progress on stderr.
         executor: who makes the shards; by default threads of this process.
 
@@ -156,14 +156,14 @@ def _same_size(state: FolderState, plan: BuildPlan) -> bool:
 
 
 def _standing(
-    folder: Folder, plan: BuildPlan, state: FolderState, expect: Mapping[int, str] | None
+    folder: Folder, plan: BuildPlan, state: FolderState, expect: Mapping[int, ShardEntry] | None
 ) -> dict[int, ShardEntry]:
     """The shards of the plan that are there: a manifest or a record has their entry, and the file its size."""
     files = folder.list()
     old = state.manifest.shards if state.manifest else ()
     entries = {e.start // plan.layout.shard_examples: e for e in old if stands(e, plan, files)}
     entries.update(read_journals(folder, plan, files))
-    return entries if expect is None else {i: e for i, e in entries.items() if e.content == expect[i]}
+    return entries if expect is None else {i: e for i, e in entries.items() if e.content == expect[i].content}
 
 
 def _make(

@@ -13,6 +13,7 @@ from synthshards.cli import Decimal, Integer
 from synthshards.errors import DataError, UsageError, cut
 from synthshards.formats import FORMATS
 from synthshards.params import is_integer
+from synthshards.say import say, say_json
 
 from .execution.signals import interruptible
 
@@ -123,18 +124,18 @@ def build(
             quiet=False,
             executor=executor_named(executor),
         )
-    _say(target, report)
+    _tell(target, report)
 
 
-def _say(target: str, report: Any) -> None:
+def _tell(target: str, report: Any) -> None:
     made = f"{report.made} shard{'' if report.made == 1 else 's'} made"
     if report.manifest is None:
-        click.echo(f"{target}: {made}, {report.kept} stood already; {report.summary}")
-        click.echo(f"when all shards are made: synthshards seal {target}")
+        say(f"{target}: {made}, {report.kept} stood already; {report.summary}")
+        say(f"when all shards are made: synthshards seal {target}")
         return
     kept = f", {report.kept} kept" if report.kept else ""
-    click.echo(f"{target}: {made}{kept}; {report.summary}")
-    click.echo(f"fingerprint {report.manifest.identity.fingerprint}")
+    say(f"{target}: {made}{kept}; {report.summary}")
+    say(f"fingerprint {report.manifest.identity.fingerprint}")
 
 
 @click.command()
@@ -150,8 +151,8 @@ def seal(out: str) -> None:
         from .build import seal as run
 
         manifest = run(out)
-    click.echo(f"{out}: {len(manifest.shards)} shards, {manifest.examples:,} rows; sealed")
-    click.echo(f"fingerprint {manifest.identity.fingerprint}")
+    say(f"{out}: {len(manifest.shards)} shards, {manifest.examples:,} rows; sealed")
+    say(f"fingerprint {manifest.identity.fingerprint}")
 
 
 @click.command()
@@ -188,17 +189,17 @@ def verify(out: str, rederive: bool, sample: float | None, workers: int | None, 
             "checked": findings.shards,
             "rederived": findings.rederived,
         }
-        click.echo(json.dumps(document, indent=2))
+        say_json(json.dumps(document, indent=2))
     else:
         for path, problem in findings.problems:
-            click.echo(f"{path}: {problem}")
+            say(f"{path}: {problem}")
         for note in findings.notes[:_NOTES]:
-            click.echo(f"note: {note} is no part of the dataset")
+            say(f"note: {note} is no part of the dataset")
         if len(findings.notes) > _NOTES:
-            click.echo(f"note: nor are {len(findings.notes) - _NOTES} others")
+            say(f"note: nor are {len(findings.notes) - _NOTES} others")
         if findings.ok:
             again = f"; {_count(findings.rederived, 'row')} generated again and equal" if rederive else ""
-            click.echo(f"{out}: ok, {_count(findings.shards, 'shard')}; {findings.summary}{again}")
+            say(f"{out}: ok, {_count(findings.shards, 'shard')}; {findings.summary}{again}")
     if not findings.ok:
         names = ", ".join(path for path, _ in findings.problems[:3]) + (" …" if len(findings.problems) > 3 else "")
         raise DataError(f"{out}: {_count(len(findings.problems), 'bad file')}: {names}")
@@ -226,13 +227,11 @@ def reproduce(manifest: str, out: str, format_: str | None, only_shards: str | N
         report = run(manifest, out, format=format_, only_shards=only_shards, workers=workers or cores(), quiet=False)
     shards = report.made + report.kept
     stood = f" ({report.kept:,} of them stood already)" if report.kept else ""
-    click.echo(
-        f"{out}: {_count(shards, 'shard')}{stood}, rows equal to the manifest's content digests; {report.summary}"
-    )
+    say(f"{out}: {_count(shards, 'shard')}{stood}, rows equal to the manifest's content digests; {report.summary}")
     if report.manifest is None:
-        click.echo(f"when all shards are made: synthshards seal {out}")
+        say(f"when all shards are made: synthshards seal {out}")
     else:
-        click.echo(f"fingerprint {report.manifest.identity.fingerprint}")
+        say(f"fingerprint {report.manifest.identity.fingerprint}")
 
 
 @click.command()
@@ -263,19 +262,20 @@ def overlap(out_a: str, out_b: str, workers: int | None, as_json: bool) -> None:
             "by_size": result.by_size,
             "same_stream": result.same_stream,
         }
-        click.echo(json.dumps(document, indent=2))
+        say_json(json.dumps(document, indent=2))
     else:
-        click.echo(f"A: {result.rows_a:,} rows of {out_a}\nB: {result.rows_b:,} rows of {out_b}")
-        click.echo(
+        say(f"A: {result.rows_a:,} rows of {out_a}")
+        say(f"B: {result.rows_b:,} rows of {out_b}")
+        say(
             "A and B are one random stream: rows of equal index are equal"
             if result.same_stream
             else "A and B are disjoint random streams, by construction; small spaces share rows all the same"
         )
-        click.echo(f"shared: {_count(result.shared, 'different row')}")
+        say(f"shared: {_count(result.shared, 'different row')}")
         if result.shared:
-            click.echo(f"  {result.shared_in_a:,} of A's rows are in B, {result.shared_in_b:,} of B's rows are in A")
+            say(f"  {result.shared_in_a:,} of A's rows are in B, {result.shared_in_b:,} of B's rows are in A")
             for line in _by_size(result.size, result.by_size):
-                click.echo(f"  {line}")
+                say(f"  {line}")
     if result.shared:
         raise DataError(f"{_count(result.shared, 'different row')} in both {out_a} and {out_b}")
 

@@ -50,7 +50,7 @@ def reproduce(
     """
     source = open_stored(manifest).manifest
     plan = plan_of(source, format=format)
-    expect = {i: entry.content for i, entry in enumerate(source.shards)}
+    expect = dict(enumerate(source.shards))
     folder = open_folder(out)
     before = look(folder)
     fresh = before.manifest is None and not before.plans

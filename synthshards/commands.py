@@ -18,6 +18,7 @@ from .dataset.stored import open_stored
 from .errors import UsageError, cut
 from .kernels.buffers import Buffers
 from .params import describe
+from .say import say, say_json
 from .tasks.task import Task
 from .tokenizer import write_tokenizer
 
@@ -46,37 +47,42 @@ def tasks(
             raise UsageError("--tokenizer: whose? legal: a task or preset name before it")
         task = task_from_text(name, overrides)
         write_tokenizer(task, Path(tokenizer), dense=dense)
-        return click.echo(f"wrote {tokenizer}")
+        return say(f"wrote {tokenizer}")
     if dense or overrides:
         idle = "--dense" if dense else overrides[0]
         raise UsageError(f"tasks: {idle} has no effect here; legal: with --tokenizer FILE")
     if name is None:
         presets = [_preset(preset, measure) for preset in preset_names()]
         if as_json:
-            return click.echo(json.dumps(presets, indent=2))
+            return say_json(json.dumps(presets, indent=2))
         table = [["preset", "mean row", *(["one core"] if measure else []), "what it is"]]
         for entry in presets:
             unit = entry["unit"]
             speed = [_rate(entry[f"{unit}_per_second"], unit)] if measure else []
             table.append([entry["name"], f"{entry['mean_length']:.1f} {unit}", *speed, entry["about"]])
-        click.echo("\n".join(inspection.aligned(table, longest=24)))
+        for line in inspection.aligned(table, longest=24):
+            say(line)
         bare = ", ".join(f"{task} = {preset}" for task, (_, preset) in TASKS.items())
-        click.echo(f"\nBare names: {bare}. Parameters: synthshards tasks NAME")
+        say()
+        say(f"Bare names: {bare}. Parameters: synthshards tasks NAME")
         return None
     cls, values = resolve(name)
     rows = [{**row, "default": values.get(row["name"], row["default"])} for row in describe(cls.Params)]
     if as_json:
-        return click.echo(json.dumps({"task": cls.name, "version": cls.version, "parameters": rows}, indent=2))
+        return say_json(json.dumps({"task": cls.name, "version": cls.version, "parameters": rows}, indent=2))
     doc = (cls.__doc__ or "").splitlines()[0]
-    click.echo(f"{name}: task {cls.name}, version {cls.version}. {doc}\n")
+    say(f"{name}: task {cls.name}, version {cls.version}. {doc}")
+    say()
     table = [["parameter", "default", "legal", "meaning"]]
     for row in rows:
         default = row["default"] if isinstance(row["default"], str) else json.dumps(row["default"])
         table.append([row["name"], default, row["legal"], row["meaning"]])
-    click.echo("\n".join(inspection.aligned(table, longest=24)))
+    for line in inspection.aligned(table, longest=24):
+        say(line)
     if measure:
         task = cls(values)
-        click.echo(f"\n{_rate(_speed(task), _unit(task))} on one core")
+        say()
+        say(f"{_rate(_speed(task), _unit(task))} on one core")
     return None
 
 
@@ -124,7 +130,7 @@ def info(out: str, as_json: bool) -> None:
     """
     manifest = open_stored(out).manifest
     if as_json:
-        return click.echo(manifest.to_json().decode(), nl=False)
+        return say_json(manifest.to_json().decode())
     identity, layout, generator = manifest.identity, manifest.layout, manifest.generator
     version = f"version {identity.task_version}"
     if identity.task_version != TASKS[identity.task][0].version:
@@ -141,17 +147,17 @@ def info(out: str, as_json: bool) -> None:
         "totals": ", ".join(f"{value} {name}" for name, value in totals.items()),
         "written by": f"{generator['package']} {generator['version']}, pyarrow {generator['pyarrow']}",
     }
-    click.echo(out)
+    say(out)
     for name, text in lines.items():
-        click.echo(f"  {name:12} {text}")
-    click.echo("  shards       (file, seed range, size)")
+        say(f"  {name:12} {text}")
+    say("  shards       (file, seed range, size)")
     shown = manifest.shards if len(manifest.shards) <= 6 else [*manifest.shards[:3], None, *manifest.shards[-2:]]
     for entry in shown:
         if entry is None:
-            click.echo("    …")
+            say("    …")
         else:
             size = "no file" if entry.bytes is None else f"{entry.bytes:,} bytes"
-            click.echo(f"    {entry.path}  {entry.start:,}..{entry.stop - 1:,}  {size}")
+            say(f"    {entry.path}  {entry.start:,}..{entry.stop - 1:,}  {size}")
     return None
 
 
@@ -200,10 +206,11 @@ def inspect(
     )
     if html is not None:
         Path(html).write_text(inspection.as_html(title, rows), encoding="utf-8")
-        return click.echo(f"wrote {html}")
+        return say(f"wrote {html}")
     color = False if no_color or os.environ.get("NO_COLOR") else None
     first = next(rows, None)  # where the data are damaged, the error comes alone
-    click.echo(f"{title}\n")
+    say(title)
+    say()
     for row in () if first is None else chain([first], rows):
         click.echo(inspection.as_terminal(row), color=color)
     return None

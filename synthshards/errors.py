@@ -60,6 +60,9 @@ class StorageError(SynthshardsError):
 class HealWarning(UserWarning):
     """A damaged or missing shard was replaced by generating its rows again."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest candidate, or an empty string.

@@ -15,7 +15,7 @@ import click
 
 from .catalog import TASKS, is_task_name, preset_names, task_from_text
 from .dataset.stored import StoredDataset, open_stored
-from .errors import UsageError, VersionError, nearest
+from .errors import UsageError, VersionError, nearest, printable
 from .tasks.task import Row, Task, Verdict
 from .tokenizer import with_special_ids
 
@@ -25,7 +25,7 @@ _LIST = 16
 
 @dataclass(frozen=True)
 class Shown:
-    """One row as it is shown.
+    """One row as it is shown, on a terminal or a page: all of it prints.
 
     Attributes:
         head: number and length.
@@ -155,19 +155,19 @@ def show_row(
         max_tokens, text_chars: how much of it; negative for all.
     """
     facts = {name: value for name, value in row.items() if name not in ("input_ids", "labels", "loss_mask", "text")}
-    told = [f"{name}={_short(value)}" for name, value in facts.items()]
+    told = [printable(f"{name}={_short(value)}") for name, value in facts.items()]
     verdict = task.validate_example(row) if task is not None else None
     if "text" in row:
         text = row["text"]
         if tokenizer is None:
             shown = text if text_chars < 0 else text[:text_chars]
             head = f"row {number} · {len(text)} characters"
-            return Shown(head, verdict, told, [(shown, None)], _rest(len(text) - len(shown), "characters"))
+            return Shown(head, verdict, told, [(printable(shown), None)], _rest(len(text) - len(shown), "characters"))
         ids = tokenizer.encode(text)
         count = len(ids) if max_tokens < 0 else min(max_tokens, len(ids))
-        head = f"row {number} · {len(text)} characters, {len(ids)} tokens of {tokenizer.name}"
+        head = printable(f"row {number} · {len(text)} characters, {len(ids)} tokens of {tokenizer.name}")
         tokens = " ".join(tokenizer.names(ids[:count]))
-        return Shown(head, verdict, told, [(tokens, None)], _rest(len(ids) - count, "tokens"))
+        return Shown(head, verdict, told, [(printable(tokens), None)], _rest(len(ids) - count, "tokens"))
     ids, mask = row["input_ids"].tolist(), row["loss_mask"].tolist()
     count = len(ids) if max_tokens < 0 else min(max_tokens, len(ids))
     decode: Callable[[Sequence[int]], list[str]] = lambda some: [str(i) for i in some]  # noqa: E731
@@ -177,7 +177,7 @@ def show_row(
         decode = task.decode
     runs: list[tuple[str, bool | None]] = []
     for on, pairs in groupby(zip(mask, decode(ids[:count]), strict=False), key=lambda pair: bool(pair[0])):
-        runs.append((" ".join(token for _, token in pairs), on))
+        runs.append((printable(" ".join(token for _, token in pairs)), on))
     head = f"row {number} · {len(ids)} tokens, {sum(mask)} in the loss"
     return Shown(head, verdict, told, runs, _rest(len(ids) - count, "tokens"))
 
@@ -212,7 +212,9 @@ def report(
     names = load_tokenizer(tokenizer) if tokenizer is not None else None
     task, rows, title = rows_of(source, pairs, seed=seed, split=split, tokenizer=names)
     numbered = enumerate(islice(rows, show))
-    return title, (show_row(i, r, task, names, max_tokens=max_tokens, text_chars=text_chars) for i, r in numbered)
+    return printable(title), (
+        show_row(i, r, task, names, max_tokens=max_tokens, text_chars=text_chars) for i, r in numbered
+    )
 
 
 def as_terminal(row: Shown) -> str:
@@ -229,7 +231,7 @@ def as_terminal(row: Shown) -> str:
 def _validity(verdict: Verdict | None) -> str:
     if verdict is None:
         return "not checked (another version of the task)"
-    return "valid" if verdict else f"INVALID: {verdict.reason}"
+    return "valid" if verdict else printable(f"INVALID: {verdict.reason}")
 
 
 def aligned(table: Sequence[Sequence[str]], *, right: int | None = None, longest: int | None = None) -> list[str]:

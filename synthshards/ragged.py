@@ -31,6 +31,8 @@ KINDS: dict[str, np.dtype[Any]] = {
 
 #: Rows in a block: the unit that loaders shuffle, and that readers decode at a time.
 BLOCK_ROWS = 1024
+#: What a block may take in memory. Longer rows are not built in blocks so large, so no file is believed to hold more.
+MAX_BLOCK_BYTES = 1 << 30
 
 
 def block_sizes(rows: int) -> list[int]:

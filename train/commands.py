@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from synthshards.cli import Integer, load
+from synthshards.cli import load
+from synthshards.options import Integer
+from synthshards.say import say
 
 _HYDRA = {"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]}
 _DATASETS = sorted(path.stem for path in (Path(__file__).parent / "conf" / "dataset").glob("*.yaml"))
@@ -97,4 +99,4 @@ def plot(
         csvs, outs, metrics, x, scale, spread, hops, title
     )
     for out in outs:
-        click.echo(out)
+        say(out)

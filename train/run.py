@@ -21,6 +21,7 @@ from torch import nn
 
 from synthshards.errors import DataError, UsageError, first_line
 from synthshards.params import parse
+from synthshards.say import say
 from synthshards.storage.local import replacing
 
 from .config.compose import GROUPS, name_and_options
@@ -57,7 +58,7 @@ class Run:
         UsageError: anything illegal, impossible or contradictory, before a step is made or a file written.
     """
 
-    def __init__(self, config: Mapping[str, Any], given: Mapping[str, Any] | None = None, say: Say = print) -> None:
+    def __init__(self, config: Mapping[str, Any], given: Mapping[str, Any] | None = None, say: Say = say) -> None:
         self.config = config
         own = parse(RunOptions, {k: v for k, v in config.items() if k not in GROUPS}, "curve")
         self.train = parse(TrainOptions, config["train"], "train")

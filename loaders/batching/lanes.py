@@ -14,6 +14,9 @@ from synthshards.kernels.jit import kernel
 from ..sources.row_refs import RowRefs, RowTable
 from .packing import DAMAGED, MODES, SHORT, Lanes, Packing, WindowPlan, plan_windows
 
+#: What the rows held by all lanes take in memory, about, where so many are enough for a batch.
+_HELD_BYTES = 64 << 20
+
 
 class _HeldRows(NamedTuple):
     """The rows that lanes hold, [lanes, rows]; turns [lanes, rows] say of which take each is."""
@@ -92,7 +95,8 @@ class Packer:
         self.mode, self.seq_len, self.cursors, self.total = MODES.index(mode), seq_len, cursors.copy(), total
         self._take = take
         lanes = len(cursors)
-        self._rows = max(64, 2048 // lanes)  # that a lane holds; doubled where a batch needs more
+        self._rows = max(64, 2048 // lanes)  # that there is room for in a lane
+        self._hold = 64  # that a lane holds: as many as there is room for, unless rows are long
         self._base, self._count = cursors[:, 0].copy(), np.zeros(lanes, np.int64)
         self._held = _HeldRows.empty(lanes, self._rows)
         self._taken: dict[int, RowRefs] = {}  # take → what keeps its rows where they are
@@ -115,11 +119,13 @@ class Packer:
                 raise UsageError(f"the state is damaged: its carry {carry} is none that row {n} of a packing lane has")
             if status != SHORT:
                 return WindowPlan(self.seq_len, pieces, ends[: at + 1], self._like, tuple(self._taken.values()))
-            if self._count[lane] - (begin[lane] - self._base[lane]) >= self._rows:
-                self._rows *= 2
-                self._held = self._held.wider(self._rows)
-                planned, pieces = pieces, self._pieces(lanes)
-                pieces[: len(planned)] = planned
+            if self._count[lane] - (begin[lane] - self._base[lane]) >= self._hold:  # the batch needs more
+                self._hold *= 2
+                if self._hold > self._rows:
+                    self._rows = self._hold
+                    self._held = self._held.wider(self._rows)
+                    planned, pieces = pieces, self._pieces(lanes)
+                    pieces[: len(planned)] = planned
             self._refill(begin)
 
     def _pieces(self, lanes: np.ndarray) -> np.ndarray:
@@ -127,15 +133,17 @@ class Packer:
         return np.empty((self._held.turns.size + len(lanes), 6), np.int64)
 
     def _refill(self, begin: np.ndarray) -> None:
-        """Let each lane hold `_rows` rows from `begin` on (the batch that is being planned needs them all)."""
+        """Let each lane hold `_hold` rows from `begin` on (the batch that is being planned needs them all)."""
         drop = begin - self._base
         held_still = self._count - drop
-        wanted = np.minimum(self._rows, self.total - begin) - held_still
+        wanted = np.minimum(self._hold, self.total - begin) - held_still
         lane = np.repeat(np.arange(len(wanted)), wanted)
         n = np.arange(len(lane)) + np.repeat(begin + held_still - (np.cumsum(wanted) - wanted), wanted)
         rows = self._take(lane, n)
         if len(rows):
             self._like = rows.like
+            size = int(rows.table.length.sum()) * (rows.like.itemsize + 1) // len(rows)
+            self._hold = max(self._hold, min(self._rows, _HELD_BYTES // (max(size, 1) * len(wanted))))
         self._turn += 1
         self._taken[self._turn] = rows
         oldest = _refill(drop, self._count, wanted, self._held, rows.table, self._turn)

@@ -14,7 +14,7 @@ from synthshards.errors import DataError, HealWarning, SynthshardsError, UsageEr
 from synthshards.formats.base import empty_batch
 from synthshards.kernels.buffers import Buffers
 from synthshards.pipelines.plan import plan_of
-from synthshards.pipelines.shard import make_shard, thread_buffers
+from synthshards.pipelines.shard import batch_counts, check_counts, make_shard, thread_buffers
 from synthshards.ragged import BLOCK_ROWS, RaggedBatch
 from synthshards.tasks.task import Task
 
@@ -50,9 +50,14 @@ class RegeneratedShard:
 
     def prove(self) -> None:
         """Generate all rows once; `DataError` unless their content digest is the manifest's."""
-        content = ContentDigest(self._task.columns)
-        for at in range(0, self.rows, BLOCK_ROWS):
-            content.update(self._rows(at, min(at + BLOCK_ROWS, self.rows), thread_buffers()))
+        content, totals = ContentDigest(self._task.columns), dict.fromkeys(self._entry.counts(), 0)
+        step = min(BLOCK_ROWS, self._task.step_rows(self._key))
+        for at in range(0, self.rows, step):
+            batch = self._rows(at, min(at + step, self.rows), thread_buffers())
+            content.update(batch)
+            counts = batch_counts(batch)
+            totals = {name: total + counts[name] for name, total in totals.items()}
+            check_counts(totals, self._entry)
         check_content(content.hexdigest(), self._entry)
 
     def _rows(self, start: int, stop: int, buffers: Buffers) -> RaggedBatch:
@@ -158,7 +163,7 @@ def rewrite(stored: StoredDataset, shard: int) -> str | None:
         DataError: the rows are not those that the manifest promises.
     """
     entry = stored.manifest.shards[shard]
-    fresh = make_shard(plan_of(stored.manifest), shard)
+    fresh = make_shard(plan_of(stored.manifest), shard, promised=entry)
     check_content(fresh.entry.content, entry)
     if fresh.entry.sha256 != entry.sha256:
         # The manifest says which bytes belong there, and it is not the loader's to change while others read by it.

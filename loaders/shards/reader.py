@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from synthshards.dataset.manifest import ShardEntry
-from synthshards.dataset.stored import StoredDataset
+from synthshards.dataset.stored import StoredDataset, reader_of
 from synthshards.errors import DataError, StorageError, SynthshardsError
-from synthshards.formats import get_format
 from synthshards.kernels.buffers import Pool
 from synthshards.ragged import RaggedBatch
 
@@ -226,13 +225,9 @@ class Shards:
 
     def _open_stored(self, state: _State, shard: int, patient: bool = True) -> _Opened:
         """The shard from its file; `DataError` or `StorageError` where that cannot be."""
-        entry, manifest = self._entry(shard), self._stored.manifest
+        entry = self._entry(shard)
         checked = state.files.read(entry, patient)
-        reader: RowReader = get_format(manifest.layout.format).reader(
-            checked.data, manifest.columns, self._columns, self._pool
-        )
-        if reader.rows != entry.stop - entry.start:
-            raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
+        reader = reader_of(self._stored.manifest, entry, checked.data, self._columns, self._pool)
         state.count("shards_opened")
         return _Opened(reader, checked.path, checked.stamp)
 

@@ -16,9 +16,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from synthshards.errors import StorageError, UsageError, printable
+from synthshards.errors import StorageError, UsageError
+from synthshards.say import say
 from synthshards.storage.folder import SCRATCH, Folder, reason
 from synthshards.storage.local import refuse_link
 
@@ -59,7 +58,7 @@ def locked(folder: Folder, *, shared: bool) -> Iterator[bool]:
 def _warn(url: str) -> None:
     """Once a process and folder."""
     what = "its file system has no locks; let no --overwrite, and no build of other rows, work there at the same time"
-    click.echo(f"warning: {printable(url)}: {what}", err=True)
+    say(f"warning: {url}: {what}", err=True)
 
 
 def _take(folder: Folder, path: Path, shared: bool) -> tuple[int, bool]:

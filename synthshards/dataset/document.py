@@ -6,16 +6,26 @@ An error names the place, the value and what is legal there, in one line.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..errors import ManifestError
-from .manifest import SCHEMA_VERSION, ShardEntry
+from .manifest import LFS_POINTER, SCHEMA_VERSION, ShardEntry
 
 #: No manifest of 100,000 shards comes near this; anything larger is not read.
 MAX_BYTES = 1 << 28
+#: What the first bytes of a file that is no JSON say of it.
+_OTHER_FORMS = {
+    LFS_POINTER: "a Git LFS pointer in place of the file; fetch the files with: git lfs pull",
+    b"\x1f\x8b": "compressed by gzip; legal: the JSON itself (unpack it with: gzip -d)",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; legal: the JSON itself (unpack it with: zstd -d)",
+    b"\xef\xbb\xbf": "begins with a byte-order mark; legal: UTF-8 without one",
+    b"\xff\xfe": "is UTF-16; legal: UTF-8",
+    b"\xfe\xff": "is UTF-16; legal: UTF-8",
+}
 
 
 class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +85,9 @@ def decode(buffer: memoryview) -> Document:
     if buffer.nbytes > MAX_BYTES:
         raise ManifestError(f"{buffer.nbytes} bytes; legal: at most {MAX_BYTES}")
     data = bytes(buffer)
+    for start, what in _OTHER_FORMS.items():
+        if data.startswith(start):
+            raise ManifestError(what)
     try:
         head = msgspec.json.decode(data, type=_Head)
         if head.schema_version != SCHEMA_VERSION:
@@ -83,9 +96,11 @@ def decode(buffer: memoryview) -> Document:
         document = msgspec.json.decode(data, type=Document)
         _check_unique(data)
         return document
+    except ManifestError:
+        raise
     except msgspec.ValidationError as error:
         raise ManifestError(_located(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: bytes that are no UTF-8, or thousands of digits
         raise ManifestError(f"not JSON ({error})") from None
 
 
@@ -110,20 +125,21 @@ def _check_unique(data: bytes) -> None:
     def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeats.append((made, next(name for name in names if names.count(name) > 1)))
+            counts = Counter(name for name, _ in pairs)
+            repeats.append((made, next(name for name, count in counts.items() if count > 1)))
         return made
 
     document = json.loads(data, object_pairs_hook=hook)
     for target, name in repeats:
-        raise ManifestError(f"{_place(document, target, '$') or '$'}: the key {shown(name)} stands twice; legal: once")
+        place = "".join(_steps(document, target) or [])
+        raise ManifestError(f"${place}: the key {shown(name)} stands twice; legal: once")
 
 
-def _place(tree: Any, target: object, at: str) -> str | None:
+def _steps(tree: Any, target: object) -> list[str] | None:
+    """The way from a document to an object within it; None where it is not there."""
     if tree is target:
-        return at
-    if isinstance(tree, dict):
-        branches = [(f"{at}.{name}", branch) for name, branch in tree.items()]
-    else:
-        branches = [(f"{at}[{i}]", branch) for i, branch in enumerate(tree)] if isinstance(tree, list) else []
-    return next((place for name, branch in branches if (place := _place(branch, target, name))), None)
+        return []
+    for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(branch, dict | list) and (rest := _steps(branch, target)) is not None:
+            return [f".{shown(key)[1:-1]}" if isinstance(tree, dict) else f"[{key}]", *rest]
+    return None

@@ -18,6 +18,8 @@ from ..tasks.task import Task
 
 NAME = "manifest.json"
 SCHEMA_VERSION = 1
+#: How a file begins that stands in place of another in a clone without Git LFS.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: Rows in all: the keys of WebDataset have 12 digits. A shard holds at most its hundred-thousandth part.
 MAX_EXAMPLES = 10**12
 

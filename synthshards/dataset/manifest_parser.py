@@ -17,7 +17,7 @@ from ..errors import ManifestError, SynthshardsError, UsageError, nearest
 from ..formats import FORMATS
 from ..identity import MAX_SEED, MAX_SHARDS, Identity, Layout
 from ..ragged import KINDS
-from ..storage.folder import Folder
+from ..storage.folder import SCRATCH, Folder
 from .document import Document, DocumentLayout, decode, shown
 from .manifest import MAX_EXAMPLES, NAME, Manifest, shard_name
 
@@ -43,11 +43,20 @@ def load(folder: Folder, name: str = NAME) -> Manifest:
                 f"{folder.url}: nothing there; legal: a dataset (make one with: synthshards build TASK --shards N) "
                 "or a manifest"
             ) from None
+        if below := _datasets_below(folder) if name == NAME else []:
+            raise UsageError(
+                f"{folder.url}: no {name} in it, but in folders below; legal: {', '.join(map(folder.where, below))}"
+            ) from None
         raise UsageError(
             f"{folder.url}: no {name} in it; legal: a finished dataset "
             "(an unfinished one is finished by the same build command again, or by: synthshards seal)"
         ) from None
     return parse(data, folder.where(name))
+
+
+def _datasets_below(folder: Folder) -> list[str]:
+    """The sub-folders that hold a manifest, of the first few: in an object store each takes a request."""
+    return [name for name in folder.subfolders()[:16] if name != SCRATCH and NAME in folder.list(name)]
 
 
 def parse(buffer: bytes | pa.Buffer, where: str) -> Manifest:

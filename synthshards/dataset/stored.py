@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -12,11 +12,12 @@ from ..catalog import is_task_name
 from ..digest import sha256_of
 from ..errors import DataError, UsageError
 from ..formats import get_format
-from ..formats.base import Reader
+from ..formats.base import Bounds, Reader
+from ..kernels.buffers import Pool
 from ..ragged import BLOCK_ROWS, RaggedBatch
 from ..storage.folder import Folder
 from ..storage.open import open_folder, split_url
-from .manifest import NAME, Manifest, ShardEntry
+from .manifest import LFS_POINTER, NAME, Manifest, ShardEntry
 from .manifest_parser import load
 
 
@@ -44,11 +45,7 @@ class StoredDataset:
             StorageError: it cannot be read.
         """
         entry = self.manifest.shards[index]
-        data = checked_bytes(self.folder, entry)
-        reader = get_format(self.manifest.layout.format).reader(data, self.manifest.columns)
-        if reader.rows != entry.stop - entry.start:
-            raise DataError(f"{reader.rows} rows; the manifest says {entry.stop - entry.start}")
-        return reader
+        return reader_of(self.manifest, entry, checked_bytes(self.folder, entry))
 
     def blocks(self, index: int) -> Iterator[RaggedBatch]:
         """The rows of one shard, 1,024 at a time.
@@ -62,6 +59,26 @@ class StoredDataset:
                 yield reader.read(at, min(at + BLOCK_ROWS, reader.rows))
         except DataError as error:
             raise DataError(f"{self.folder.where(self.manifest.shards[index].path)}: {error}") from None
+
+
+def reader_of(
+    manifest: Manifest,
+    entry: ShardEntry,
+    data: pa.Buffer,
+    wanted: Collection[str] | None = None,
+    pool: Pool | None = None,
+) -> Reader:
+    """A reader of a shard's bytes, which believes no size in them beyond what the manifest says; see `MakeReader`.
+
+    Raises:
+        DataError: the bytes are no such shard (the message does not name the file).
+    """
+    rows = entry.stop - entry.start
+    bounds = Bounds.of(rows, entry.counts())
+    reader = get_format(manifest.layout.format).reader(data, manifest.columns, wanted, pool, bounds)
+    if reader.rows != rows:
+        raise DataError(f"{reader.rows} rows; the manifest says {rows}")
+    return reader
 
 
 def checked_bytes(folder: Folder, entry: ShardEntry) -> pa.Buffer:
@@ -83,7 +100,9 @@ def checked_bytes(folder: Folder, entry: ShardEntry) -> pa.Buffer:
 def check_bytes(data: pa.Buffer, entry: ShardEntry) -> None:
     """Raise `DataError` unless size and sha256 of a shard's bytes are those of the manifest."""
     if data.size != entry.bytes:
-        raise DataError(f"{data.size} bytes; the manifest says {entry.bytes} (truncated or replaced)")
+        lfs = bytes(data[: len(LFS_POINTER)]) == LFS_POINTER
+        how = "a Git LFS pointer in its place; fetch the files with: git lfs pull" if lfs else "truncated or replaced"
+        raise DataError(f"{data.size} bytes; the manifest says {entry.bytes} ({how})")
     if sha256_of(memoryview(data)) != entry.sha256:
         raise DataError("the sha256 of the file differs from the manifest's (damaged)")
 

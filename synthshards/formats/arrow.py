@@ -11,7 +11,8 @@ from ..errors import DataError
 from ..kernels.buffers import Pool
 from ..ragged import BLOCK_ROWS, RaggedBatch
 from .arrow_columns import arrow_schema, check_schema, to_arrow, to_batch
-from .base import BlockReader, BlockWriter, Format, chosen, reading
+from .arrow_sizes import check_sizes
+from .base import UNBOUNDED, BlockReader, BlockWriter, Bounds, Format, chosen, reading
 
 _ZSTD_LEVEL = 1
 
@@ -51,10 +52,12 @@ class ArrowReader(BlockReader):
         columns: Mapping[str, str],
         wanted: Collection[str] | None = None,
         pool: Pool | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self._columns = chosen(columns, wanted)
         self._empty = np.empty if pool is None else pool.empty
         with reading("Arrow IPC"):
+            check_sizes(memoryview(data), columns, UNBOUNDED if bounds is None else bounds)
             self._file = pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(use_threads=False))
             check_schema(self._file.schema, columns)
             blocks = self._file.num_record_batches

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from ..errors import DataError
+from ..errors import DataError, cut
 from ..ragged import KINDS, Column, RaggedBatch
 from .base import Empty, check_masks, empty_column, reading
 from .bits import pack_bits, unpack_bits
@@ -41,12 +41,12 @@ def arrow_schema(columns: Mapping[str, str], metadata: Mapping[str, str] | None 
 def check_schema(schema: pa.Schema, columns: Mapping[str, str]) -> None:
     """Raise DataError unless `schema` has exactly these columns, in this order, of these kinds (nullable or not)."""
     if schema.names != list(columns):
-        raise DataError(f"the shard has the columns {', '.join(schema.names)}; expected {', '.join(columns)}")
+        raise DataError(f"the shard has the columns {cut(', '.join(schema.names), 400)}; expected {', '.join(columns)}")
     for field in schema:
         kind = columns[field.name]
         stored = _kind_of(field.type)
         if stored != kind:
-            raise DataError(f"the shard's column {field.name} is {stored or field.type}; expected {kind}")
+            raise DataError(f"the shard's column {field.name} is {stored or cut(str(field.type))}; expected {kind}")
 
 
 def _kind_of(data_type: pa.DataType) -> str | None:

@@ -5,6 +5,7 @@ A format is a module with a writer and a reader side by side, and one `Format` t
 
 from __future__ import annotations
 
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..kernels.buffers import Pool
-from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, concat, is_ragged
+from ..ragged import BLOCK_ROWS, KINDS, MAX_BLOCK_BYTES, Column, RaggedBatch, concat, is_ragged
 
+#: Values (bytes) of a row's fact that a short row may have, too.
+_FACTS = 1024
 #: Called with a size and a dtype, gives an uninitialised array.
 Empty: TypeAlias = Callable[[int, Any], np.ndarray]
 
@@ -66,6 +69,35 @@ class MakeWriter(Protocol):
         """
 
 
+class Bounds(NamedTuple):
+    """What a shard may hold. A file's own sizes are not believed beyond it, however small the file.
+
+    Attributes:
+        rows: number of rows.
+        length: tokens of all rows, or bytes of their texts.
+    """
+
+    rows: int
+    length: int
+
+    @staticmethod
+    def of(rows: int, counts: Mapping[str, int]) -> Bounds:
+        """Those of a shard of which a manifest says `counts`."""
+        return Bounds(rows, counts["tokens"] if "tokens" in counts else 4 * counts["characters"])
+
+    def values(self, name: str, kind: str) -> int:
+        """The most values (bytes of strings) that a block of the shard may hold in a column."""
+        if not is_ragged(kind):
+            return BLOCK_ROWS
+        # No manifest counts the facts beside tokens and text. They tell of these, so they are about as long at most.
+        least = 0 if name in ("input_ids", "loss_mask", "text") else _FACTS * min(self.rows, BLOCK_ROWS)
+        return min(self.length + least, MAX_BLOCK_BYTES // KINDS[kind].itemsize)
+
+
+#: Where nothing is known of a shard.
+UNBOUNDED = Bounds(1 << 63, 1 << 63)
+
+
 class MakeReader(Protocol):
     """How a reader is made."""
 
@@ -75,6 +107,7 @@ class MakeReader(Protocol):
         columns: Mapping[str, str],
         wanted: Collection[str] | None = None,
         pool: Pool | None = None,
+        bounds: Bounds | None = None,
     ) -> Reader:
         """A reader.
 
@@ -82,9 +115,11 @@ class MakeReader(Protocol):
             columns: name → kind of all columns of the file.
             wanted: those that `read` gives, None: all.
             pool: where the memory of what is read comes from.
+            bounds: the most that the shard may hold, None where nothing is known of it.
 
         Raises:
-            DataError: the bytes are no such file, or its columns are not `columns`.
+            DataError: the bytes are no such file, its columns are not `columns`, or it claims to hold more than
+                `bounds`.
         """
 
 
@@ -144,9 +179,11 @@ def reading(what: str) -> Iterator[None]:
     """Turn whatever a parser raises over damaged bytes into a `DataError` of one line."""
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):  # files cannot ask for memory: where it is short, they are not to blame
         raise
-    except Exception as error:  # pyarrow has OSError, ValueError, KeyError, MemoryError … for the same kind of damage
+    except (TypeError, LookupError, AttributeError, struct.error, RecursionError) as error:  # of our own parsers
+        raise unreadable(what, "its parts do not fit together") from error
+    except Exception as error:  # pyarrow has OSError, ValueError, KeyError … for the same kind of damage
         raise unreadable(what, " ".join(str(error).split())[:200] or type(error).__name__) from error
 
 

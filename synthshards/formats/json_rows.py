@@ -1,22 +1,27 @@
-"""Columns as one compact JSON object per row, ``{"n":9,"ks":[4,1]}``, and back: the facts in a WebDataset shard."""
+"""Columns as one compact JSON object per row, ``{"n":9,"ks":[4,1]}``, and back: the facts in a WebDataset shard.
+
+The reader takes exactly what the writer writes. A general JSON reader is for text of which one knows nothing: pyarrow's
+ends the process where a row is ``null`` in place of an object.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.json
 
 from ..errors import DataError
-from ..kernels.arrays import I64, U8
-from ..kernels.copying import copy_bytes
+from ..kernels.arrays import I64, U8, U64
+from ..kernels.copying import copy_bytes, equal_bytes
 from ..kernels.jit import kernel
-from ..ragged import Column, offsets_of
-from .arrow_columns import arrow_schema, to_batch
+from ..ragged import KINDS, Column, is_ragged, offsets_of
+from .arrow_columns import check_text
 from .base import reading
 
+_10 = np.uint64(10)
+_BOOLEANS = re.compile(rb"true|false|\[(?:(?:true|false)(?:,(?:true|false))*)?\]")
 _WIDEST = 21  # bytes of the longest int64 and a comma
 
 
@@ -128,25 +133,192 @@ def _needs_escapes(text: np.ndarray) -> bool:
     return bool(((text < 0x20) | (text == ord('"')) | (text == ord("\\"))).any())
 
 
-def load(lines: np.ndarray, columns: Mapping[str, str], rows: int) -> Mapping[str, Column]:
-    """The columns of `rows` JSON objects, one a line.
+@kernel
+def gather(data: U8, starts: I64, sizes: I64, separator: int, out: U8) -> None:
+    """Copy sizes[r] bytes from data[starts[r]] for every row to `out`, end to end, `separator` after each unless -1.
+
+    Args:
+        data, out: [bytes]; starts, sizes: [rows].
+    """
+    at = 0
+    for row in range(len(starts)):
+        copy_bytes(out, at, data, starts[row], sizes[row])
+        at += sizes[row]
+        if separator >= 0:
+            out[at] = separator
+            at += 1
+
+
+@kernel
+def _skip(data: U8, at: I64, key: U8) -> bool:
+    """Move each row's place in its text past `key`; False where a row has something else.
+
+    Args:
+        data: [bytes]; at: [rows], moved on; key: [bytes].
+    """
+    for row in range(len(at)):
+        if at[row] + len(key) > len(data) or not equal_bytes(key, data, at[row], len(key)):
+            return False
+        at[row] += len(key)
+    return True
+
+
+@kernel
+def _read_integers(data: U8, at: I64, most: np.uint64, least: np.uint64, out: U64, lengths: I64) -> int:
+    """Read an integer of each row, or with lengths a list of them.
+
+    Args:
+        data: [bytes], each row's text followed by a line break.
+        at: [rows], where in it each row's value begins, moved past its end.
+        most: the largest number; least: the largest of those below zero without its sign.
+        out: [values], filled with numbers in two's complement.
+        lengths: [rows], filled, or empty for scalars.
+
+    Returns:
+        how many numbers there are, -1 where a row has something else.
+    """
+    lists = len(lengths) > 0
+    count = 0
+    for row in range(len(at)):
+        begin, place = count, at[row]
+        if lists:
+            if data[place] != 91:  # [
+                return -1
+            place += 1
+        while not (lists and count == begin and data[place] == 93):
+            negative = data[place] == 45  # -
+            place += int(negative)
+            limit = least if negative else most
+            first, value = place, np.uint64(0)
+            while 48 <= data[place] <= 57:
+                digit = np.uint64(data[place] - 48)
+                if digit > limit or value > (limit - digit) // _10:
+                    return -1
+                value = value * _10 + digit
+                place += 1
+            # As the writer writes them: at least one digit, no zeros in front.
+            if place == first or (data[first] == 48 and (place > first + 1 or negative)) or count == len(out):
+                return -1
+            out[count] = ~value + np.uint64(1) if negative else value
+            count += 1
+            if not lists or data[place] == 93:  # ]
+                break
+            if data[place] != 44:  # ,
+                return -1
+            place += 1
+        if lists:
+            lengths[row] = count - begin
+            place += 1
+        at[row] = place
+    return count
+
+
+@kernel
+def _find_strings(data: U8, at: I64, starts: I64, sizes: I64) -> int:
+    """Find a string of each row.
+
+    Args:
+        data: [bytes], each row's text followed by a line break.
+        at: [rows], where in it each row's string begins, moved past its end.
+        starts, sizes: [rows], filled: where its bytes begin, and how many there are, quotes left out.
+
+    Returns:
+        1 where some have escapes, 0 where none has, -1 where a row has something else.
+    """
+    escapes = 0
+    for row in range(len(at)):
+        place = at[row]
+        if data[place] != 34:  # "
+            return -1
+        place += 1
+        starts[row] = place
+        while data[place] != 34:
+            if data[place] < 32:  # the line break that ends the row among them
+                return -1
+            if data[place] == 92:  # \\
+                escapes = 1
+                place += 1
+                if data[place] < 32:
+                    return -1
+            place += 1
+        sizes[row] = place - starts[row]
+        at[row] = place + 1
+    return escapes
+
+
+def load(lines: np.ndarray, bounds: np.ndarray, columns: Mapping[str, str]) -> Mapping[str, Column]:
+    """The columns of JSON objects of the very form in which `dump` writes them.
+
+    Args:
+        lines: uint8 [bytes], the objects, each followed by a line break.
+        bounds: int64 [rows + 1], where each begins.
+        columns: name → kind.
 
     Raises:
-        DataError: not JSON, other keys, a value outside its kind.
+        DataError: another form, other keys, a value outside its kind.
     """
-    if not columns:
-        if lines.tobytes() != b"{}\n" * rows:
-            raise DataError("the shard's json members hold unexpected columns")
-        return {}
+    # The line breaks keep the kernels within their row: nothing that they take has one.
+    at, ends = bounds[:-1].copy(), bounds[1:] - 1
+    found: dict[str, Column] = {}
     with reading("json"):
-        table = pa.json.read_json(
-            pa.BufferReader(lines),
-            read_options=pa.json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
-            parse_options=pa.json.ParseOptions(
-                explicit_schema=arrow_schema(columns), unexpected_field_behavior="error"
-            ),
-        )
-        batches = table.combine_chunks().to_batches()
-    if len(batches) != 1 or batches[0].num_rows != rows:
-        raise DataError("the shard's json members are not one object a row")
-    return to_batch(batches[0], columns).columns
+        for name, kind in columns.items():
+            _expect(lines, at, ("," if found else "{") + json.dumps(name, ensure_ascii=False) + ":")
+            if kind == "string":
+                found[name] = _load_strings(lines, at)
+            elif KINDS[kind] == np.bool_:
+                found[name] = _load_booleans(lines, at, kind)
+            else:
+                found[name] = _load_integers(lines, at, kind)
+        _expect(lines, at, "}" if found else "{}")
+    if not np.array_equal(at, ends):
+        raise DataError("the shard's json members hold unexpected columns")
+    return found
+
+
+def _expect(lines: np.ndarray, at: np.ndarray, text: str) -> None:
+    if not _skip(lines, at, np.frombuffer(text.encode(), np.uint8)):
+        raise DataError(f"the shard's json members hold unexpected columns: no {text}")
+
+
+def _load_integers(lines: np.ndarray, at: np.ndarray, kind: str) -> Column:
+    lists, dtype = is_ragged(kind), KINDS[kind]
+    legal = np.iinfo(dtype)
+    lengths = np.empty(len(at) if lists else 0, np.int64)
+    values = np.empty(len(at) + len(lines) // 2 if lists else len(at), np.uint64)  # a number and a comma take two bytes
+    count = _read_integers(lines, at, np.uint64(legal.max), np.uint64(-int(legal.min)), values, lengths)
+    if count < 0:
+        raise DataError(f"the shard's json members hold a value that is no {kind}")
+    return Column(kind, values[:count].astype(dtype), offsets_of(lengths) if lists else None)
+
+
+def _load_booleans(lines: np.ndarray, at: np.ndarray, kind: str) -> Column:
+    """Row by row: no task has them."""
+    text, rows = lines.tobytes(), []
+    for row, place in enumerate(at.tolist()):
+        match = _BOOLEANS.match(text, place)
+        if match is None or text[place : place + 1].startswith(b"[") != is_ragged(kind):
+            raise DataError(f"the shard's json members hold a value that is no {kind}")
+        at[row] = match.end()
+        rows.append(json.loads(match[0]))
+    if not is_ragged(kind):
+        return Column(kind, np.array(rows, np.bool_))
+    offsets = offsets_of(np.array([len(row) for row in rows], np.int64))
+    return Column(kind, np.array([value for row in rows for value in row], np.bool_), offsets)
+
+
+def _load_strings(lines: np.ndarray, at: np.ndarray) -> Column:
+    starts, sizes = np.empty_like(at), np.empty_like(at)
+    escapes = _find_strings(lines, at, starts, sizes)
+    if escapes < 0:
+        raise DataError("the shard's json members hold a value that is no string")
+    if escapes:
+        text = lines.tobytes()
+        spans = zip(starts.tolist(), sizes.tolist(), strict=True)
+        made = [json.loads(text[start - 1 : start + size + 1]).encode() for start, size in spans]
+        values, sizes = np.frombuffer(b"".join(made), np.uint8), np.array([len(part) for part in made], np.int64)
+    else:
+        values = np.empty(int(sizes.sum()), np.uint8)
+        gather(lines, starts, sizes, -1, values)
+    column = Column("string", values, offsets_of(sizes))
+    check_text(column)
+    return column

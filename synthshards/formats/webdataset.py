@@ -28,7 +28,7 @@ from ..kernels.jit import helper, kernel
 from ..ragged import BLOCK_ROWS, KINDS, Column, RaggedBatch, offsets_of
 from . import json_rows
 from .arrow_columns import check_text
-from .base import BlockWriter, Format, check_masks, chosen, empty_batch, reading, unreadable
+from .base import BlockWriter, Bounds, Format, check_masks, chosen, empty_batch, reading, unreadable
 
 _PREFIX = "SYNTHSHARDS."
 _MAX_ROWS = 10**12  # keys have 12 digits
@@ -226,22 +226,6 @@ def _walk(data: U8, at: int, layout: _Layout, places: I64, sizes: I64, scratch: 
     return row, -1
 
 
-@kernel
-def _gather(data: U8, starts: I64, sizes: I64, separator: int, out: U8) -> None:
-    """Copy sizes[r] bytes from data[starts[r]] for every row to `out`, end to end, `separator` after each unless -1.
-
-    Args:
-        data, out: [bytes]; starts, sizes: [rows].
-    """
-    at = 0
-    for row in range(len(starts)):
-        copy_bytes(out, at, data, starts[row], sizes[row])
-        at += sizes[row]
-        if separator >= 0:
-            out[at] = separator
-            at += 1
-
-
 class TarReader:
     """Reads one shard; see `MakeReader` for its arguments."""
 
@@ -251,6 +235,7 @@ class TarReader:
         columns: Mapping[str, str],
         wanted: Collection[str] | None = None,
         pool: Pool | None = None,
+        bounds: Bounds | None = None,  # nothing in an archive is larger in memory than in the file
     ) -> None:
         self._empty = np.empty if pool is None else pool.empty
         self._columns = self._stored = dict(columns)
@@ -289,8 +274,8 @@ class TarReader:
                 check_text(found[name])
         if self._columns == self._stored or not apart.keys() >= self._columns.keys():
             facts = {name: kind for name, kind in self._stored.items() if name not in apart}
-            lines, _ = self._content(len(apart), start, stop, separator=ord("\n"))
-            found.update(json_rows.load(lines, facts, stop - start))
+            lines, bounds = self._content(len(apart), start, stop, separator=ord("\n"))
+            found.update(json_rows.load(lines, bounds, facts))
         return check_masks(RaggedBatch({name: found[name] for name in self._columns}))
 
     def _content(self, member: int, start: int, stop: int, separator: int = -1) -> tuple[np.ndarray, np.ndarray]:
@@ -300,7 +285,7 @@ class TarReader:
         sizes = self._sizes[member, start:stop] - npy_size
         bounds = offsets_of(sizes + (separator >= 0))
         out = self._empty(int(bounds[-1]), np.uint8)
-        _gather(self._data, starts, sizes, separator, out)
+        json_rows.gather(self._data, starts, sizes, separator, out)
         return out, bounds
 
 
@@ -310,10 +295,13 @@ def _read_global_header(data: np.ndarray) -> tuple[dict[str, str], int]:
     records, metadata = data[512 : 512 + size].tobytes(), {}
     at = 0
     while at < len(records):  # "<length> <key>=<value>\n", the length that of the whole record
-        length = int(records[at : records.index(b" ", at)])
+        space = records.index(b" ", at)
+        length = int(records[at:space])
+        if length <= space - at:
+            raise ValueError("a record that ends before it begins")
         key, _, value = records[at : at + length - 1].decode().partition(" ")[2].partition("=")
         metadata[key.removeprefix(_PREFIX)] = value
-        at += max(length, 1)
+        at += length
     header = _global_header(metadata)
     if data[: len(header)].tobytes() != header:
         raise unreadable("WebDataset tar", "it does not begin with this package's header")

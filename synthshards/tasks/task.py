@@ -24,8 +24,8 @@ from ..ragged import RaggedBatch
 
 Row: TypeAlias = dict[str, Any]
 
-#: Rows generated at a time by the row iterators.
-_CHUNK = 256
+#: Rows generated at a time by the row iterators, and bytes of rows that whoever needs many makes at a time.
+_CHUNK, _STEP_BYTES = 256, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class Task:
     def __init__(self, params: Mapping[str, Any] | None = None, /, **overrides: Any) -> None:
         self.params: Any = parse(self.Params, {**(params or {}), **overrides}, self.name)
         self._keys: dict[tuple[int, str], U64] = {}
+        self._step_rows: int | None = None
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={cut(repr(value))}" for name, value in self.params.canonical().items())
@@ -164,6 +165,20 @@ class Task:
             key = self._keys[seed, split] = np.concatenate([stream, self.shared_state(seed)])
         return key
 
+    def step_rows(self, key: U64) -> int:
+        """How many rows to generate at a time, by their size: rows can have a million tokens, and manifests ask for any.
+
+        Args:
+            key: what the method `key` gives; rows of any are about as long.
+        """
+        if self._step_rows is None:
+            rows, size, most = 0, 0, min(64, self.num_examples or 64)
+            while size < 1 << 20 and rows < most:  # twice as many each time: the first rows may be short by chance
+                batch = self.generate(key, np.arange(rows, min(max(1, 2 * rows), most), dtype=np.uint64), Buffers())
+                rows, size = rows + len(batch), size + batch.nbytes
+            self._step_rows = max(1, _STEP_BYTES * rows // size)
+        return self._step_rows
+
     def batch(self, seed: int, split: str, start: int, count: int, *, buffers: Buffers | None = None) -> RaggedBatch:
         """Rows start..start+count-1 of (seed, split) as a ragged batch.
 
@@ -217,11 +232,12 @@ class Task:
         stop = num_examples if num_examples is not None else self.num_examples
         if num_examples is not None:
             self.check_range(0, num_examples)
-        at, buffers = 0, Buffers()
+        at, count, buffers = 0, 1, Buffers()
         while stop is None or at < stop:
-            count = _CHUNK if stop is None else min(_CHUNK, stop - at)
-            yield from self.batch(seed, "train", at, count, buffers=buffers).rows()
-            at += count
+            batch = self.batch(seed, "train", at, count if stop is None else min(count, stop - at), buffers=buffers)
+            yield from batch.rows()
+            at += len(batch)
+            count = max(1, min(_CHUNK, 4 * count, _STEP_BYTES * len(batch) // batch.nbytes))
 
     def iterable(
         self, seed: int, num_examples: int | None = None, *, rank: int | None = None, world_size: int | None = None

@@ -135,7 +135,7 @@ def test_a_task_name_is_the_task_and_a_path_the_folder(tmp_path: Path, monkeypat
         (MemoryError("what is wrong"), 1),
         (KeyError("what is wrong"), 1),
         (AssertionError("what is wrong"), 1),
-        (DataError("\x1b[31mwhat\nis wrong\x07"), 1),
+        (DataError("\x1b[31mwhat is wrong\n\x07"), 1),
     ],
 )
 def test_errors_are_one_line_without_traceback(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:

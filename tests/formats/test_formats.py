@@ -226,7 +226,7 @@ def test_strings_are_told_apart(texts: list[str]) -> None:
     assert made.dictionary is not None
     assert (made.lowest, made.highest) == (min(texts).encode(), max(texts).encode())
     assert made.dictionary.tobytes() == b"".join(len(t).to_bytes(4, "little") + t.encode() for t in distinct)
-    found = pages.decode("string", len(texts), made.page, made.encoding, made.dictionary, made.distinct)
+    found = pages.decode("string", len(texts), made.page, made.encoding, made.dictionary, made.distinct, 4000)
     assert found.tolist() == texts
 
 

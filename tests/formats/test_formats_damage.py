@@ -160,7 +160,7 @@ def test_damaged_values_of_a_page_are_refused(page: str, dictionary: str | None)
         content = np.frombuffer(bytes.fromhex(levels + page), np.uint8)
         distinct = np.frombuffer(bytes.fromhex(dictionary), np.uint8) if dictionary else None
         encoding = Encoding.RLE_DICTIONARY if dictionary else Encoding.PLAIN
-        return pages.decode("list<uint16>", 2, content, encoding, distinct, 2).tolist()
+        return pages.decode("list<uint16>", 2, content, encoding, distinct, 2, most=6).tolist()
 
     assert decode(levels, "02 03 44 00", good) == [[7, 9, 7], [9, 7, 7]]
     with pytest.raises(DataError):
@@ -198,12 +198,14 @@ def test_damaged_values_of_a_page_are_refused(page: str, dictionary: str | None)
     ],
 )
 def test_damaged_dictionaries_of_strings_are_refused(page: str, dictionary: str, distinct: int) -> None:
-    def decode(page: str, dictionary: str, distinct: int) -> list[str]:
+    def decode(page: str, dictionary: str, distinct: int, most: int = 10) -> list[str]:
         content, known = (np.frombuffer(bytes.fromhex(part), np.uint8) for part in (page, dictionary))
-        return pages.decode("string", 8, content, Encoding.RLE_DICTIONARY, known, distinct).tolist()
+        return pages.decode("string", 8, content, Encoding.RLE_DICTIONARY, known, distinct, most).tolist()
 
     good = "01 00 00 00 61 02 00 00 00 62 63"
     assert decode("02 03 44 00", good, 2) == ["a", "bc", "a", "bc", "a", "a", "a", "a"]
     assert decode("03 03 08 02 00", good, 2) == ["a", "bc", "a", "bc", "a", "a", "a", "a"], "any number of bits is read"
     with pytest.raises(DataError):
         decode(page, dictionary, distinct)
+    with pytest.raises(DataError, match="lengths"):
+        decode("02 03 44 00", good, 2, most=9)

@@ -15,6 +15,7 @@ from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from folders import SMALL, files, names, picture, small, unfinished
 
@@ -27,8 +28,8 @@ from synthshards.storage.open import open_folder
 
 def test_rows_that_are_not_what_was_promised_stop_the_build(tmp_path: Path) -> None:
     build(small(3), str(tmp_path / "whole"))
-    expect = {index: entry.content for index, entry in enumerate(load(open_folder(tmp_path / "whole")).shards)}
-    expect[1] = f"sha256:{'0' * 64}"
+    expect = dict(enumerate(load(open_folder(tmp_path / "whole")).shards))
+    expect[1] = msgspec.structs.replace(expect[1], content=f"sha256:{'0' * 64}")
     with pytest.raises(DataError, match=r"train-00001\.parquet: rows generated now have content"):
         build(small(3), str(tmp_path / "x"), expect=expect)
     assert "train-00001.parquet" not in files(tmp_path / "x")

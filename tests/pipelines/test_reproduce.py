@@ -239,7 +239,7 @@ def test_wrong_usage_leaves_nothing(tmp_path: Path) -> None:
         ([source, "--out", again, "--format", "parket"], "did you mean 'parquet'"),
         ([source, "--out", again, "--only-shards", "2-3"], "legal: A-B with 0 ≤ A ≤ B ≤ 2"),
         ([tmp_path / "absent.json", "--out", again], "nothing there; legal: a dataset"),
-        ([tmp_path, "--out", again], "no manifest.json in it; legal: a finished dataset"),
+        ([tmp_path, "--out", again], "no manifest.json in it, but in folders below; legal: "),
         (["depo1-225", "--out", again], "'depo1-225' is a task, not a dataset"),
         ([source, "--out", "nowhere://x"], "unknown scheme 'nowhere'"),
     ):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from ...errors import DataError
 from ...kernels.buffers import Pool
 from ...ragged import BLOCK_ROWS, Column, RaggedBatch, block_sizes, is_ragged
-from ..base import BlockReader, BlockWriter, Format, check_masks, chosen, reading, unreadable
+from ..base import UNBOUNDED, BlockReader, BlockWriter, Bounds, Format, check_masks, chosen, reading, unreadable
 from . import thrift
 from .compression import CODECS, codec_of, packed_page
 from .fields import (
@@ -36,7 +36,7 @@ from .fields import (
     RowGroup,
     Statistics,
 )
-from .pages import Encoded, PageWriter, decode, is_numbered
+from .pages import Encoded, PageWriter, decode, is_numbered, largest_page
 from .schema import check_schema, physical_type, schema_of
 from .thrift import BINARY, I32, I64, LIST, STRUCT, TRUE, Struct
 
@@ -48,6 +48,7 @@ _PREFIX = "synthshards."  # of the file's own metadata; files of the first layou
 _LONGEST_BOUND = 4096  # bytes of a string in statistics, where pyarrow, too, has its limit
 _TYPE_ORDER: Struct = ((ColumnOrder.TYPE_ORDER, STRUCT, ()),)
 _SMALL = 4096  # bytes of a dictionary that are not worth a compressor's start
+_MAX_FOOTER = 4 << 20  # beside what grows with the rows: a grammar, say, may be part of the identity
 
 
 class _Chunk(NamedTuple):
@@ -216,8 +217,11 @@ class ParquetReader(BlockReader):
         columns: Mapping[str, str],
         wanted: Collection[str] | None = None,
         pool: Pool | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
+        bounds = UNBOUNDED if bounds is None else bounds
         self._columns = chosen(columns, wanted)
+        self._most = {name: bounds.values(name, kind) for name, kind in self._columns.items()}
         self._empty = np.empty if pool is None else pool.empty
         self._places = [at for at, name in enumerate(columns) if name in self._columns]
         self._data = memoryview(data)
@@ -225,6 +229,9 @@ class ParquetReader(BlockReader):
             size = int.from_bytes(self._data[-8:-4], "little")
             if len(self._data) < size + 12 or self._data[-4:] != _MAGIC or self._data[:4] != _MAGIC:
                 raise DataError("not a Parquet file, or a truncated one")
+            # Decoded, a footer takes up to a hundred times its size. Ours have some 150 bytes a column and block.
+            if size > _MAX_FOOTER + 512 * len(columns) * -(-bounds.rows // BLOCK_ROWS):
+                raise unreadable("Parquet", f"a footer of {size} bytes")
             footer, _ = thrift.decode(bytes(self._data[-8 - size : -8]), 0)
             check_schema(footer[FileMetaData.SCHEMA], columns)
             self.rows = footer[FileMetaData.NUM_ROWS]
@@ -234,32 +241,34 @@ class ParquetReader(BlockReader):
             }
             self._groups = [[chunk[ColumnChunk.META_DATA] for chunk in group[RowGroup.COLUMNS]] for group in groups]
             sizes = [group[RowGroup.NUM_ROWS] for group in groups]
-        if len(sizes) != -(-self.rows // BLOCK_ROWS) or sizes != block_sizes(self.rows):
-            raise unreadable("Parquet", f"its row groups do not hold {BLOCK_ROWS} rows each")
+            if len(sizes) != -(-self.rows // BLOCK_ROWS) or sizes != block_sizes(self.rows):
+                raise unreadable("Parquet", f"its row groups do not hold {BLOCK_ROWS} rows each")
 
     def _block(self, block: int, rows: int, start: int, stop: int) -> RaggedBatch:
         with reading("Parquet"):
             chunks = [self._groups[block][at] for at in self._places]
             columns = {
-                name: self._read_chunk(kind, rows, chunk)
+                name: self._read_chunk(kind, rows, self._most[name], chunk)
                 for (name, kind), chunk in zip(self._columns.items(), chunks, strict=True)
             }
         batch = check_masks(RaggedBatch(columns))
         return batch if stop - start == rows else batch.slice(start, stop)
 
-    def _read_chunk(self, kind: str, rows: int, chunk: dict[int, Any]) -> Column:
-        codec = codec_of(chunk[ColumnMetaData.CODEC])
+    def _read_chunk(self, kind: str, rows: int, most: int, chunk: dict[int, Any]) -> Column:
+        codec, room = codec_of(chunk[ColumnMetaData.CODEC]), largest_page(kind, rows, most)
         dictionary, distinct = None, 0
         if ColumnMetaData.DICTIONARY_PAGE_OFFSET in chunk:
             at = chunk[ColumnMetaData.DICTIONARY_PAGE_OFFSET]
-            header, dictionary = self._read_page(PageType.DICTIONARY_PAGE, at, codec)
+            header, dictionary = self._read_page(PageType.DICTIONARY_PAGE, at, codec, room)
             distinct = header[PageHeader.DICTIONARY_PAGE_HEADER][DictionaryPageHeader.NUM_VALUES]
-        header, page = self._read_page(PageType.DATA_PAGE, chunk[ColumnMetaData.DATA_PAGE_OFFSET], codec)
+        header, page = self._read_page(PageType.DATA_PAGE, chunk[ColumnMetaData.DATA_PAGE_OFFSET], codec, room)
         encoding = header[PageHeader.DATA_PAGE_HEADER][DataPageHeader.ENCODING]
-        return decode(kind, rows, page, encoding, dictionary, distinct, self._empty)
+        return decode(kind, rows, page, encoding, dictionary, distinct, most, self._empty)
 
-    def _read_page(self, kind: PageType, at: int, codec: pa.Codec | None) -> tuple[dict[int, Any], np.ndarray]:
-        """The PageHeader at byte `at`, and the page's content: uint8."""
+    def _read_page(
+        self, kind: PageType, at: int, codec: pa.Codec | None, room: int
+    ) -> tuple[dict[int, Any], np.ndarray]:
+        """The PageHeader at byte `at`, and the page's content, of at most `room` bytes: uint8."""
         header, size = thrift.decode(bytes(self._data[at : at + 128]), 0)  # ours are 30 bytes long
         packed_size = header[PageHeader.COMPRESSED_PAGE_SIZE]
         packed = self._data[at + size : at + size + packed_size]
@@ -267,7 +276,10 @@ class ParquetReader(BlockReader):
             raise unreadable("Parquet", "unexpected page")
         if codec is None:
             return header, np.frombuffer(packed, np.uint8)
-        return header, np.frombuffer(codec.decompress(packed, header[PageHeader.UNCOMPRESSED_PAGE_SIZE]), np.uint8)
+        plain_size = header[PageHeader.UNCOMPRESSED_PAGE_SIZE]
+        if plain_size > room:
+            raise unreadable("Parquet", f"a page of {plain_size} bytes, more than its rows can have")
+        return header, np.frombuffer(codec.decompress(packed, plain_size), np.uint8)
 
 
 PARQUET = Format("parquet", "parquet", ("zstd", "snappy", "none"), ParquetWriter, ParquetReader)

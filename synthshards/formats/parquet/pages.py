@@ -195,6 +195,12 @@ def _plain(values: np.ndarray) -> np.ndarray:
     return values.astype(_stored(values.dtype)).view(np.uint8)
 
 
+def largest_page(kind: str, rows: int, most: int) -> int:
+    """The most bytes that a page of `rows` rows with `most` values can have: levels (or lengths), and plain values."""
+    width = 1 if kind == "string" else _stored(KINDS[kind]).itemsize
+    return 24 * rows + 64 + width * most
+
+
 def decode(
     kind: str,
     rows: int,
@@ -202,12 +208,14 @@ def decode(
     encoding: int,
     dictionary: np.ndarray | None,
     distinct: int,
+    most: int,
     empty: Empty = np.empty,
 ) -> Column:
     """The column of `rows` rows that pages hold.
 
     Args:
         page, encoding, dictionary, distinct: as `PageWriter.encode` gave them.
+        most: values (bytes of strings) that the column may have: a page of a few bytes can stand for any number.
         empty: called with a size and a dtype, gives the memory of lists.
 
     Raises:
@@ -218,7 +226,7 @@ def decode(
     if kind == "string":
         if dictionary is None:
             return _decode_strings(rows, page)
-        return _look_up_strings(unpacked(page, rows), _decode_strings(distinct, dictionary))
+        return _look_up_strings(unpacked(page, rows), _decode_strings(distinct, dictionary), most)
     offsets = None
     count, at = rows, 0
     if kind.startswith("list<"):
@@ -228,14 +236,16 @@ def decode(
             raise damaged("levels")
         offsets = offsets_of(lengths)
         count = int(offsets[-1])
+        if count > most:
+            raise damaged("lengths")
     dtype = KINDS[kind]
     values = page[at:]
     if dictionary is not None:
         known = _narrow(dictionary, dtype)
         if len(known) != distinct:
             raise damaged("dictionary")
-        out = empty(count, dtype)
-        if not look_up(unpacked(values, count), known, out):
+        codes, out = unpacked(values, count), empty(count, dtype)
+        if not look_up(codes, known, out):
             raise damaged("indices")
         return Column(kind, out, offsets)
     if dtype == np.bool_:
@@ -261,11 +271,13 @@ def _decode_strings(rows: int, page: np.ndarray) -> Column:
     return column
 
 
-def _look_up_strings(codes: np.ndarray, dictionary: Column) -> Column:
+def _look_up_strings(codes: np.ndarray, dictionary: Column, most: int) -> Column:
     assert dictionary.offsets is not None
     offsets = np.empty(len(codes) + 1, np.int64)
     if not string_lengths(codes, dictionary.offsets, offsets):
         raise damaged("indices")
+    if offsets[-1] > most:
+        raise damaged("lengths")
     values = np.empty(offsets[-1], np.uint8)
     look_up_strings(codes, dictionary.values, dictionary.offsets, offsets, values)
     return Column("string", values, offsets)

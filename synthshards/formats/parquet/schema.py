@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, cut
 from ...ragged import KINDS
 from . import thrift
 from .fields import ConvertedType, FieldRepetitionType, IntType, LogicalType, SchemaElement, Type
@@ -76,5 +76,5 @@ def check_schema(elements: list[dict[int, Any]], columns: Mapping[str, str]) -> 
         names.append(elements[at][SchemaElement.NAME].decode())
         at += 3 if SchemaElement.NUM_CHILDREN in elements[at] else 1
     if names != list(columns):
-        raise DataError(f"the shard has the columns {', '.join(names)}; expected {', '.join(columns)}")
+        raise DataError(f"the shard has the columns {cut(', '.join(names), 400)}; expected {', '.join(columns)}")
     raise DataError(f"the shard's columns are not of the types {', '.join(f'{n} {k}' for n, k in columns.items())}")
