@@ -5,6 +5,7 @@ This module imports nothing above the core. `COMMANDS` names where each command 
 
 from __future__ import annotations
 
+import getpass
 import importlib
 import os
 import re
@@ -181,8 +182,22 @@ def _load_numpy() -> None:
         del os.environ[limit]
 
 
+def _name_the_nameless() -> None:
+    """Give a user whom the system does not know, a container's number say, a home and a name, as some runtimes do.
+
+    Without them, releases of Matplotlib and of PyTorch's compiler end with an error, and others make a folder "~".
+    """
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 (Path.home() is an error then)
+        os.environ["HOME"] = "/"
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+
+
 def main() -> None:
     """Entry point: run the command line and exit with its code (0, 1, 2 or 130)."""
+    _name_the_nameless()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what its encoding lacks, or no encoding has, is shown escaped
             stream.reconfigure(errors="backslashreplace")

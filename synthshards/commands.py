@@ -6,7 +6,6 @@ import json
 import os
 import time
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,10 +14,12 @@ from . import inspect as inspection
 from .catalog import TASKS, preset_names, resolve, task_from_text
 from .cli import MAX_ROWS, Integer
 from .dataset.stored import open_stored
-from .errors import UsageError, cut
+from .errors import StorageError, UsageError, cut
 from .kernels.buffers import Buffers
 from .params import describe
 from .say import say, say_json
+from .storage.folder import reason
+from .storage.local import local_path
 from .tasks.task import Task
 from .tokenizer import write_tokenizer
 
@@ -46,7 +47,7 @@ def tasks(
         if name is None:
             raise UsageError("--tokenizer: whose? legal: a task or preset name before it")
         task = task_from_text(name, overrides)
-        write_tokenizer(task, Path(tokenizer), dense=dense)
+        write_tokenizer(task, local_path(tokenizer), dense=dense)
         return say(f"wrote {tokenizer}")
     if dense or overrides:
         idle = "--dense" if dense else overrides[0]
@@ -205,7 +206,10 @@ def inspect(
         text_chars=text_chars,
     )
     if html is not None:
-        Path(html).write_text(inspection.as_html(title, rows), encoding="utf-8")
+        try:
+            local_path(html).write_text(inspection.as_html(title, rows), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise StorageError(f"cannot write {html}: {reason(error)}") from error
         return say(f"wrote {html}")
     color = False if no_color or os.environ.get("NO_COLOR") else None
     first = next(rows, None)  # where the data are damaged, the error comes alone

@@ -1,8 +1,9 @@
 """Copies of remote shards on the local disk: only checked files, bounded, shared by all processes of a machine.
 
-They lie under `cache_root()`/shards, in a folder for each fingerprint, and are named by the sha256 of their bytes. So a
-copy can never be stale, two datasets of one identity share theirs, and any copy may be deleted at any time. There are
-no locks: a copy appears by rename, and who has opened one keeps it though its name is gone.
+They lie under `cache_root()`/shards (there are none where that is None), in a folder for each fingerprint, and are named
+by the sha256 of their bytes. So a copy can never be stale, two datasets of one identity share theirs, and any copy may
+be deleted at any time. There are no locks: a copy appears by rename, and who has opened one keeps it though its name is
+gone.
 
 The least recently used copies go first. "Used" is the file's access time, which `touch` sets; its modification time
 stays, since readers tell by it that a file is the one they have checked.
@@ -73,12 +74,15 @@ class Cache:
         """The cache of this user, as SYNTHSHARDS_CACHE and SYNTHSHARDS_CACHE_BYTES say.
 
         Raises:
-            UsageError: SYNTHSHARDS_CACHE_BYTES is no number of bytes.
+            UsageError: SYNTHSHARDS_CACHE_BYTES is no number of bytes, or SYNTHSHARDS_CACHE no local folder.
         """
         text = os.environ.get(VARIABLE, "")
         if text and not (text.isascii() and text.isdigit() and len(text) < 20):
             raise UsageError(f"{VARIABLE}={text!r}; legal: a number of bytes, 0 for no cache")
-        return Cache(cache_root() / "shards", int(text) if text else DEFAULT_BYTES)
+        root = cache_root()
+        if root is None:
+            return Cache(Path(os.devnull), 0)  # a place where nothing is found
+        return Cache(root / "shards", int(text) if text else DEFAULT_BYTES)
 
     def path(self, identity: Identity, entry: ShardEntry) -> Path:
         """Where the copy of a shard lies if there is one."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 from synthshards.dataset.manifest import ShardEntry
 from synthshards.dataset.stored import StoredDataset, check_bytes
 from synthshards.errors import DataError
+from synthshards.storage.local import read_file
 
 from .cache import Cache
 from .download import Fetcher
@@ -94,8 +95,8 @@ class CheckedFiles:
         data = None
         if stamp is not None and stamp.size <= COPIED:
             # A map of a file that somebody cuts short kills the process that reads it (SIGBUS).
-            with suppress(OSError), pa.OSFile(str(path)) as file:
-                data = file.read_buffer()
+            with suppress(OSError):
+                data = read_file(path, mapped=False)
         try:
             data = self._folder.read(entry.path) if data is None else data  # or say in a line what is wrong
         except FileNotFoundError:
@@ -109,7 +110,7 @@ class CheckedFiles:
         if stamp is None:
             return None
         try:
-            data = pa.memory_map(str(path)).read_buffer()
+            data = read_file(path)
             self._check(entry, data, path, stamp)
         except DataError:
             cache.drop(path)

@@ -21,6 +21,7 @@ import msgspec
 from synthshards.dataset.manifest import ShardEntry
 from synthshards.errors import StorageError
 from synthshards.storage.folder import SCRATCH, Folder, reason
+from synthshards.storage.local import to_disk
 
 from ..plan import BuildPlan
 
@@ -82,7 +83,7 @@ class Journal:
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             while line:  # the system may take less than it was given
                 line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
+            to_disk(self._file)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {reason(error)}") from error
 

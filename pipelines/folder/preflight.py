@@ -77,7 +77,7 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
         UsageError: it is a file, or its scratch folder is a symbolic link.
         ManifestError: its manifest, or a plan in its scratch folder, is not one.
     """
-    if folder.path is not None and folder.path.exists() and not folder.path.is_dir():
+    if folder.is_file():
         raise UsageError(f"{folder.url}: is a file; legal: a folder, or a name that is free")
     plans = {}
     # The scratch folder first: a build that finishes in between shows its manifest.

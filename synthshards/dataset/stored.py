@@ -118,7 +118,7 @@ def open_stored(location: str) -> StoredDataset:
     if is_task_name(location):
         raise UsageError(f"{location!r} is a task, not a dataset; write ./{location} for a folder of that name")
     folder = open_folder(location)
-    if folder.path is not None and folder.path.is_file():
+    if folder.is_file():
         return _open(*split_url(location), by_name=True)
     try:
         return _open(folder, NAME)

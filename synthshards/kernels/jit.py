@@ -26,6 +26,8 @@ from typing import Any, TypeVar
 import numba
 from numba.core import caching
 
+from ..errors import UsageError
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: The floors above the core, from the lowest up. In a checkout they lie beside it; installed, below it.
@@ -34,13 +36,40 @@ _FLOORS = ("pipelines", "loaders", "train")
 JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
 
 
-def cache_root() -> Path:
-    """The cache folder of this package: ``$SYNTHSHARDS_CACHE``, else ``synthshards`` in the user's cache folder."""
-    if explicit := os.environ.get("SYNTHSHARDS_CACHE"):
-        return Path(explicit)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "synthshards"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "synthshards"
+def cache_root() -> Path | None:
+    """The cache folder of this package: ``$SYNTHSHARDS_CACHE``, else ``synthshards`` in the user's cache folder.
+
+    None where the user has no home: then nothing is cached.
+
+    Raises:
+        UsageError: SYNTHSHARDS_CACHE names no local folder.
+    """
+    if explicit := _folder_in("SYNTHSHARDS_CACHE"):
+        return explicit
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if sys.platform != "darwin" and xdg.is_absolute():  # its specification: ignore what is relative
+        return xdg / "synthshards"
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and a user without a name, as in a container
+        return None
+    return home.joinpath(*(("Library", "Caches") if sys.platform == "darwin" else (".cache",)), "synthshards")
+
+
+def _folder_in(variable: str) -> Path | None:
+    """The folder that an environment variable names, None where it is empty or not set."""
+    text = os.environ.get(variable)
+    return _absolute(variable, text) if text else None
+
+
+@functools.cache  # so that os.chdir does not move it
+def _absolute(variable: str, text: str) -> Path:
+    try:
+        if "://" in text:
+            raise ValueError("is a URL")
+        return Path(text).expanduser().absolute()
+    except (ValueError, RuntimeError, OSError) as error:  # "~nobody/x"; a relative one in a folder that was deleted
+        raise UsageError(f"{variable}={text!r}: {error}; legal: a local folder") from None
 
 
 @functools.cache
@@ -91,8 +120,11 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         digest.update(module.encode())
         self._stamp = digest.hexdigest()
         self._line = py_func.__code__.co_firstlineno
-        base = os.environ.get("NUMBA_CACHE_DIR")
-        self._path = (Path(base) if base else cache_root() / "kernels") / f"{module}-{self._stamp[:20]}"
+        root = cache_root()
+        base = _folder_in("NUMBA_CACHE_DIR") or (root and root / "kernels")
+        if base is None:
+            raise FileNotFoundError("no folder to cache in")
+        self._path = base / f"{module}-{self._stamp[:20]}"
 
     def get_cache_path(self) -> str:
         return str(self._path)

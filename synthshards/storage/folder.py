@@ -48,6 +48,10 @@ class Folder(ABC):
         """Whether the folder holds any file or sub-folder."""
         return any(self._scan(""))
 
+    def is_file(self) -> bool:
+        """Whether a file has the name of the folder; False in an object store, where both may be."""
+        return False
+
     def list(self, sub: str = "") -> dict[str, int]:
         """Name and size in bytes of each file directly in the folder or its sub-folder; empty when it is absent.
 
@@ -120,10 +124,10 @@ def reason(error: BaseException) -> str:
     ...                "The specified bucket does not exist (Request ID: 4QDY)"))
     'The specified bucket does not exist'
     """
-    if isinstance(error, OSError) and error.errno:
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno)
-    text = str(error).strip().split("\n")[0] or type(error).__name__
-    aws = re.search(r"AWS Error (\w+)(.*?) during \w+ operation: ?(.*)", text)
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error).strip().split("\n")[0]) or type(error).__name__
+    aws = re.search(r"AWS Error (\w+|\[code \d+\])(.*?) during \w+ operation: ?(.*)", text)
     google = re.search(r"last message of (.*?)(?: error_info=|$)", text)
     if aws:
         if "HTTP status 301" in aws[2]:
@@ -135,4 +139,6 @@ def reason(error: BaseException) -> str:
         text = re.sub(r"^Unable to parse ExceptionName: (\S+) Message:", r"\1:", text)
     elif google:
         text = google[1]
+    if re.search("(TLS|SSL) connect error", text):
+        text = f"no TLS is spoken there; an endpoint without it needs http:// before it ({text})"
     return " ".join(text.split()).rstrip(".")

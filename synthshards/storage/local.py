@@ -16,8 +16,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from ..errors import StorageError, UsageError
-from .folder import SCRATCH, Folder
+from ..errors import StorageError, UsageError, cut
+from .folder import SCRATCH, Folder, reason
+
+#: What network and FUSE file systems answer that cannot sync (a folder, most often), and need not.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
 #: How often we try again what another process has spoiled.
 _TRIES = 100
@@ -49,14 +52,16 @@ class LocalFolder(Folder):
             refuse_link(self.path / SCRATCH)
         return self.path / self._inside(name)
 
+    def is_file(self) -> bool:
+        with self._explained("read"), suppress(FileNotFoundError, NotADirectoryError):
+            return stat.S_ISREG(self.path.stat().st_mode)
+        return False
+
     def read(self, name: str) -> pa.Buffer:
         target = self._at(name)
         with self._explained("read", name):
             try:
-                kind = target.stat().st_mode
-                if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a pipe would wait for its writer
-                    raise StorageError(f"cannot read {target}: neither a file nor a folder (a pipe, socket or device)")
-                return pa.memory_map(str(target)).read_buffer()
+                return read_file(target)
             except FileNotFoundError:
                 pass
         raise self._absent(name)
@@ -118,6 +123,26 @@ def refuse_link(scratch: Path) -> None:
         raise UsageError(f"{scratch}: is a symbolic link, and none is followed there; legal: a folder of that name")
 
 
+def read_file(path: Path, *, mapped: bool = True) -> pa.Buffer:
+    """The bytes of a file, by a memory map where its file system has maps (FUSE and some network disks have none).
+
+    Args:
+        mapped: False for bytes that shall not change with the file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a pipe would wait for its writer
+        raise OSError("neither a file nor a folder (a pipe, socket or device)")
+    name = os.fsencode(path)  # pyarrow takes no text that is not UTF-8
+    if mapped:
+        with suppress(OSError):  # whatever it is, reading works or says it better
+            return pa.memory_map(name).read_buffer()
+    with pa.OSFile(name) as file:
+        return file.read_buffer()
+
+
 @contextmanager
 def replacing(target: Path, temporary: Path | None = None, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `target` when the block ends; if that raises, nothing has changed.
@@ -136,14 +161,28 @@ def replacing(target: Path, temporary: Path | None = None, *, sync: bool = True)
             yield file
             if sync:
                 file.flush()
-                os.fsync(file.fileno())
+                to_disk(file.fileno())
         temporary.replace(target)
         if sync:
             _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # writing names no file
+            error.filename = str(target)
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def local_path(text: str) -> Path:
+    """A path as a user writes it: "~" is a home.
+
+    Raises:
+        UsageError: that home is unknown.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # "~nobody"
+        raise UsageError(f"cannot expand {cut(repr(text))}: {reason(error)}") from error
 
 
 def make_folders(folder: Path) -> None:
@@ -170,13 +209,18 @@ def _create(temporary: Path) -> BinaryIO:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(temporary))
 
 
-def _sync(folder: Path) -> None:
-    """Make the names in `folder` last through a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def to_disk(descriptor: int) -> None:
+    """Make a file or the names in a folder last through a power failure, as far as their file system knows of that."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and need not
+        if error.errno not in _NO_SYNC:
             raise
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        to_disk(descriptor)
     finally:
         os.close(descriptor)

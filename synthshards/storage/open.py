@@ -12,12 +12,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import StorageError, UsageError, cut
-from .folder import Folder, reason
-from .local import LocalFolder
+from .folder import Folder
+from .local import LocalFolder, local_path
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 #: What a URL becomes by a slip: a local path would be made of it.
 _SLIP = re.compile(r"(file|s3a?|gs|gcs|abfss?|hdfs|viewfs|hf|https?)(?::/?|//+)(?!/)(.*)", re.IGNORECASE | re.DOTALL)
+_NOT_IN_KEYS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # listings of S3, which are XML, cannot show these
 _QUERY = re.compile(r"\?[A-Za-z_]+=")  # any other "?" is part of a name
 
 
@@ -44,10 +45,7 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
             raise UsageError(
                 f"{cut(repr(text))} is no URL; write {cut(url)} (or {cut('./' + text)} for a local folder of that name)"
             )
-        try:
-            shown = Path(text).expanduser()
-        except RuntimeError as error:  # "~nobody"
-            raise UsageError(f"cannot expand {cut(repr(text))}: {reason(error)}") from error
+        shown = local_path(text)
         try:  # it stays the same folder when the current one changes
             return LocalFolder(text.rstrip("/") or "/", shown.absolute(), shown)
         except FileNotFoundError as error:
@@ -56,10 +54,14 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
         host, slash, rest = text[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
             raise UsageError(f"{text!r} names no local folder; write file:///absolute/path")
-        path = unquote("/" + rest)
+        path = _decoded("/" + rest)
         if "\0" in path:
             raise UsageError(f"{cut(repr(text))} names no folder")
         return LocalFolder(text.rstrip("/"), Path(path), Path(path))
+    if _NOT_IN_KEYS.search(text):
+        raise UsageError(
+            f"{cut(repr(text))} holds a control character, or one that is not UTF-8, as no name in {scheme}:// may"
+        )
     from .remote import open_remote  # here, so that local work never loads it
 
     return open_remote(*_split_query(text))
@@ -82,7 +84,11 @@ def split_url(location: str | os.PathLike[str]) -> tuple[Folder, str]:
     if name in ("", ".", "..") or (scheme and not slash):
         raise UsageError(f"{text!r} names no file")
     folder = open_folder(base[:start] + (head or slash or ".") + query)
-    return folder, unquote(name) if scheme == "file" else name
+    return folder, _decoded(name) if scheme == "file" else name
+
+
+def _decoded(text: str) -> str:
+    return unquote(text, errors="surrogateescape")  # as Python takes names that are not UTF-8
 
 
 def _scheme_of(text: str) -> str | None:

@@ -130,17 +130,20 @@ class RemoteFolder(Folder):
 
 def open_remote(base: str, query: str) -> RemoteFolder:
     """The folder at the URL `base` + `query`; `UsageError` as for `open.open_folder`."""
-    base, scheme = base.rstrip("/"), base.partition("://")[0].lower()
+    scheme, url = base.partition("://")[0].lower(), base + query
+    base = base.rstrip("/")
     if scheme != "s3" and scheme not in _PYARROW:
-        return RemoteFolder(base, query, *_fsspec(scheme, base + query))
+        if base == f"{scheme}:":
+            raise UsageError(f"{url!r} names no folder; legal: a URL such as {scheme}://bucket/prefix")
+        return RemoteFolder(base, query, *_fsspec(scheme, url))
     bucket, _, prefix = base[len(scheme) + len("://") :].partition("/")
+    if scheme == "s3" and "@" in bucket:  # without repeating it
+        raise UsageError("an s3:// URL may not hold credentials; use AWS_ACCESS_KEY_ID and the like")
     if not bucket or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
-        raise UsageError(f"{base!r} must be {scheme}://bucket/prefix, without empty, '.' or '..' parts")
+        raise UsageError(f"{url!r} must be {scheme}://bucket/prefix, without empty, '.' or '..' parts")
     connect: Callable[[], Any]
     options: s3.S3Options | None = None
     if scheme == "s3":
-        if "@" in bucket:  # without repeating it
-            raise UsageError("an s3:// URL may not hold credentials; use AWS_ACCESS_KEY_ID and the like")
         options = s3.parse_query(query[1:], base + query)
         root, connect = bucket, functools.partial(s3.connect, bucket, options)
     else:

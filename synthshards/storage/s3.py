@@ -2,8 +2,9 @@
 
 All of it was measured against pyarrow 26. tests/storage/test_s3.py fails when one of the remedies is taken away.
 
-* `S3FileSystem()` ignores AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_S3 (only `FileSystem.from_uri` reads them), and
-  `from_uri` looks the bucket's region up at amazonaws.com. So the file system is built here.
+* `S3FileSystem()` ignores AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_S3 (only `FileSystem.from_uri` reads them, and nothing
+  reads an endpoint in a config file), and `from_uri` looks the bucket's region up at amazonaws.com. So the file system
+  is built here, and `aws_config` reads all that.
 * A stream cannot be aborted. Closing it, leaving its `with` block by an exception and garbage collection all commit
   what was written so far, and with `background_writes=False` `close()` even reports success after a failed part.
   So uploads keep the background writes, and a failed stream is abandoned: see `upload`.
@@ -23,13 +24,16 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 
 from ..errors import UsageError, nearest
+from . import aws_config
 
 S3Options = Mapping[str, Any]
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 # The query parameters of an S3 URL that pyarrow knows, less the two about buckets, plus two of its constructor's.
 _TEXT = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
@@ -44,10 +48,12 @@ def parse_query(query: str, url: str) -> dict[str, Any]:
     >>> parse_query("endpoint_override=localhost:9000&scheme=http", "s3://bucket")
     {'endpoint_override': 'localhost:9000', 'scheme': 'http'}
 
-    Raises `UsageError` for an unknown option or a flag that is neither true nor false.
+    Raises `UsageError` for an unknown option a scheme that is not HTTP's, or a flag that is neither true nor false.
     """
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "scheme" and value not in ("http", "https"):
+            raise UsageError(f"scheme={value!r} in {url!r} must be http or https")
         if name in _TEXT:
             options[name] = value
         elif name in _FLAGS:
@@ -61,19 +67,32 @@ def parse_query(query: str, url: str) -> dict[str, Any]:
 
 
 def settle(bucket: str, options: S3Options) -> dict[str, Any]:
-    """`options` with endpoint and region filled in from the environment, or the region from the bucket.
+    """`options` with endpoint and region filled in from the AWS configuration, or the region from the bucket.
 
-    Raises OSError when neither an endpoint nor a region is given and the bucket's region cannot be looked up.
+    Raises:
+        UsageError: the configuration cannot be read, or its endpoint is none.
+        OSError: neither an endpoint nor a region is given, and the bucket's region cannot be looked up.
     """
     settled = dict(options)
-    env = os.environ
-    endpoint = options.get("endpoint_override") or env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    endpoint = options.get("endpoint_override") or aws_config.endpoint()
     if endpoint:
-        settled["endpoint_override"] = endpoint.rstrip("/")
-    region = options.get("region") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+        settled["endpoint_override"] = _address(endpoint)
     # A store of one's own has no region; amazonaws.com must not be asked about it.
-    settled["region"] = region or ("us-east-1" if endpoint else _region_of(bucket))
+    settled["region"] = (
+        options.get("region") or aws_config.region() or ("us-east-1" if endpoint else _region_of(bucket))
+    )
     return settled
+
+
+def _address(endpoint: str) -> str:
+    """An endpoint as pyarrow takes it, which would go to another host or port where one is written badly."""
+    with suppress(ValueError):  # no port, or no address
+        parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+        legal = parts.scheme in ("http", "https") or not (parts.scheme or parts.path.strip("/"))
+        if legal and parts.port != 0 and _HOST.fullmatch(parts.netloc) and not parts.query and not parts.fragment:
+            return parts.geturl().removeprefix("//").rstrip("/")
+    shown = "" if "@" in endpoint else f" {endpoint!r}"  # it may hold a password
+    raise UsageError(f"the S3 endpoint{shown} is no address; legal: http://host:port, https://host")
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import IO
 
 import click
@@ -194,6 +195,62 @@ def test_no_permission(tmp_path: Path) -> None:
 def synthshards(*args: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "synthshards", *args]
     return subprocess.Popen(command, text=True, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """They work, and are escaped where they are shown."""
+    out = make(tmp_path / os.fsdecode(b"a\xff"))
+    page, stray = tmp_path / os.fsdecode(b"p\xff.html"), Path(out, os.fsdecode(b"s\xff"))
+    stray.write_bytes(b"")
+    commands = [
+        ["info", out],
+        ["verify", out],
+        ["verify", out, "--json"],
+        ["inspect", out, "--show", "1", "--no-color"],
+        ["inspect", out, "--show", "1", "--html", str(page)],
+        ["info", os.fsdecode(b"absent\xff")],
+    ]
+    code = """
+        import json, sys
+        from synthshards.cli import main
+        for argv in json.loads(sys.argv[1]):
+            sys.argv = ["synthshards", *argv]
+            try:
+                main()
+            except SystemExit as end:
+                print("code", end.code, flush=True)
+    """
+    done = python("-c", dedent(code), json.dumps(commands), PYTHONIOENCODING="utf-8:strict")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("code")] == ["code 0"] * 5 + ["code 2"], done.stderr
+    shown = [f"{tmp_path}/a\\udcff", "note: s\\udcff is no part of the dataset", f"wrote {tmp_path}/p\\udcff.html"]
+    assert set(shown) < set(lines)
+    assert done.stderr == (
+        "error: absent\\udcff: nothing there; legal: a dataset (make one with: synthshards build TASK --shards N) or a "
+        "manifest\n"
+    )
+    assert f"{tmp_path}/a\\udcff" in page.read_text()
+
+
+def test_files_that_a_user_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "~" is a home, no folder of that name; and what cannot be written is named."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    assert run("tasks", "depo", "--tokenizer", "~/x.json").code == 0
+    assert run("inspect", "depo", "--show", "1", "--html", "~/x.html").code == 0
+    make("~/set")
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["set", "x.html", "x.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    for command in (["tasks", "depo", "--tokenizer"], ["inspect", "depo", "--html"]):
+        assert run(*command, "~no-such-user-at-all/x").line.startswith(
+            "error: cannot expand '~no-such-user-at-all/x': "
+        )
+    if Path("/dev/full").exists():
+        assert (
+            run("inspect", "depo", "--html", "/dev/full").line
+            == "error: cannot write /dev/full: No space left on device"
+        )
 
 
 def test_ctrl_c_is_130() -> None:

@@ -5,17 +5,21 @@ Each test runs copies of the package in subprocesses that share a cache folder, 
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import golden_rows
 import numpy as np
 import pytest
-from helpers import copy_package, edit, python
+from helpers import Ended, copy_package, edit, python
 
 from synthshards.digest import ContentDigest
+from synthshards.errors import UsageError
+from synthshards.kernels import jit
 from synthshards.kernels.jit import JIT_DISABLED, cache_root, sources_digest
 
 #: Prints where the package lies, then what three kernels make: the words of a stream (compiled in 0.3 s), and rows with
@@ -296,6 +300,67 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_root() == Path("/home/somebody/.cache/synthshards")
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache_root() == Path("/home/somebody/Library/Caches/synthshards")
+
+
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, without a HOME: a number that a container gave."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "SYNTHSHARDS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody(monkeypatch)
+    assert cache_root() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_root() == Path("/xdg/synthshards")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/x")  # relative: to be ignored
+    assert cache_root() is None
+
+
+def test_kernels_without_a_home_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody(monkeypatch)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+
+    @jit.kernel
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert add(2, 3) == 5
+
+
+def test_the_command_line_gives_a_home_to_who_has_none(
+    cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some releases of Matplotlib and of PyTorch's compiler end without one."""
+    nobody(monkeypatch)
+    assert cli("--version").code == 0
+    assert Path.home() == Path("/")
+    assert getpass.getuser().startswith("uid-")
+
+
+def test_a_cache_folder_is_expanded_and_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SYNTHSHARDS_CACHE", "~/x")
+    assert cache_root() == tmp_path / "home" / "x"
+    monkeypatch.chdir(tmp_path)
+    relative = f"cache-{tmp_path.name}"
+    monkeypatch.setenv("SYNTHSHARDS_CACHE", relative)
+    assert cache_root() == tmp_path / relative
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cache_root() == tmp_path / relative
+
+
+@pytest.mark.parametrize("text", ["~no-such-user-at-all/x", "s3://bucket/cache"])
+def test_a_cache_folder_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SYNTHSHARDS_CACHE", text)
+    with pytest.raises(UsageError, match=rf"SYNTHSHARDS_CACHE='{text}': .*; legal: a local folder"):
+        cache_root()
 
 
 #: Prints whether compilation was off, and the digests of the rows below.

@@ -237,6 +237,18 @@ def test_the_environment_says_where_and_how_large(
     assert (cache.root, cache.limit) == (tmp_path / "shards", limit)
 
 
+def test_without_a_cache_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]) -> None:
+    """No HOME, and a user whom the system does not know."""
+    monkeypatch.setattr(module, "cache_root", lambda: None)
+    cache = Cache.of_environment()
+    shard, data = entry(0)
+    path = cache.path(IDENTITY, shard)
+    assert not cache.put(path, data)
+    assert not path.exists()
+    assert (cache.files(), cache.folders(), cache.clear()) == ([], {}, (0, 0))
+    assert [cli("cache", command).code for command in ("ls", "clear")] == [0, 0]
+
+
 @pytest.mark.parametrize("text", ["-1", "10GB", "1e9", "1.5", " 7", "٣", "9" * 30])
 def test_a_bound_that_is_no_number_of_bytes_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNTHSHARDS_CACHE_BYTES", text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import pickle
 import threading
 import warnings
@@ -10,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from shard_parts import ROWS, Tally, build, opened, right, same, spoil, wanted
 from small_datasets import FORMATS
 
 from synthshards.dataset.stored import open_stored
 from synthshards.errors import HealWarning, UsageError
+from synthshards.loaders.shards import checked_files
 from synthshards.loaders.shards.reader import Shards
 
 
@@ -34,6 +38,35 @@ def test_any_range_of_rows_is_that_of_the_law(format: str, tmp_path: Path) -> No
         assert same(shards.read(shard, start, stop), wanted(shard, start, stop)), (shard, start, stop)
     sizes = [entry.bytes for entry in open_stored(str(tmp_path / "set")).manifest.shards]
     assert tally.counts == {"shards_opened": 3, "bytes_read": sum(size or 0 for size in sizes)}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("copied", [0, checked_files.COPIED])
+def test_a_disk_without_maps(format: str, copied: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files, which are mapped elsewhere, and small ones."""
+
+    def refuse(name: bytes) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(pa, "memory_map", refuse)
+    monkeypatch.setattr(checked_files, "COPIED", copied)
+    shards, _ = opened(build(tmp_path / "set", format=format))
+    assert all(right(shards, shard) for shard in range(3))
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    shards, _ = opened(build(tmp_path / os.fsdecode(b"a\xff\xe9")))
+    assert all(right(shards, shard) for shard in range(3))
+
+
+def test_a_pipe_in_place_of_a_shard_is_not_waited_for(tmp_path: Path) -> None:
+    location = build(tmp_path / "set")
+    path = tmp_path / "set" / open_stored(location).manifest.shards[1].path
+    path.unlink()
+    os.mkfifo(path)
+    shards, _ = opened(location)
+    with pytest.warns(HealWarning, match="a pipe, socket or device"):
+        assert right(shards, 1)
 
 
 def test_rows_stay_when_their_shard_is_closed(built: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import socket
 import uuid
 from pathlib import Path
 
@@ -144,6 +145,8 @@ def test_a_finished_dataset_holds_its_files_and_nothing_else(location: str, requ
     [
         (OSError(errno.EROFS, "x", "file"), "Read-only file system"),
         (ValueError(""), "ValueError"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (RuntimeError("[Errno -2] Name or service not known"), "Name or service not known"),
         (OSError("Unable to load libjvm\ndlopen failed\ndlopen failed"), "Unable to load libjvm"),
         (
             OSError(
@@ -166,6 +169,17 @@ def test_a_finished_dataset_holds_its_files_and_nothing_else(location: str, requ
             OSError("When x: AWS Error UNKNOWN (HTTP status 400) during PutObject operation: Unable to parse "
                     "ExceptionName: QuotaExceeded Message: Your quota is used up. (Request ID: abc)"),
             "QuotaExceeded: Your quota is used up",
+        ),
+        (
+            OSError("When listing objects: AWS Error NETWORK_CONNECTION during ListObjectsV2 "
+                    "operation: curlCode: 35, SSL connect error; Details: TLS connect error: error:0A00010B:SSL "
+                    "routines::wrong version number"),
+            "no TLS is spoken there; an endpoint without it needs http:// before it (TLS connect error: "
+            "error:0A00010B:SSL routines::wrong version number)",
+        ),
+        (
+            OSError("When x: AWS Error [code 103] during ListObjectsV2 operation: not a valid URI"),
+            "not a valid URI",
         ),
         (
             OSError("google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of Could not "

@@ -65,6 +65,76 @@ def test_reading_copies_nothing_and_outlives_a_replacement(tmp_path: Path) -> No
     assert data.to_pybytes() == bytes(8_000_000)
 
 
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.ENOSYS, errno.EACCES, errno.ENOMEM])
+def test_a_file_system_without_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """FUSE and some network disks: the file is read."""
+    folder = open_folder(tmp_path)
+    folder.write("x", b"abc")
+    asked = []
+
+    def refuse(name: bytes) -> None:
+        asked.append(name)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pa, "memory_map", refuse)
+    assert folder.read("x").to_pybytes() == b"abc"
+    assert asked
+    with pytest.raises(FileNotFoundError):
+        folder.read("absent")
+    fails(lambda: open_folder(tmp_path.parent).read(tmp_path.name), "cannot read", "is a directory")
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff\xe9")
+    folder = open_folder(tmp_path / name)
+    folder.write(name, b"abc")
+    assert folder.read(name).to_pybytes() == b"abc"
+    assert folder.list() == {name: 3}
+    folder.delete(name)
+    assert not folder.exists()
+    assert (tmp_path / name).is_dir()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    fails(lambda: open_folder(tmp_path).read("x"), f"cannot read {tmp_path}/x: ", "a pipe, socket or device")
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF])
+def test_file_systems_that_cannot_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    folder = open_folder(tmp_path / "new")
+    folder.write("x", b"abc")
+    assert folder.list() == {"x": 3}
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    asked = [open_folder(tmp_path / name).is_file() for name in ("file", ".", "absent", "file/absent")]
+    assert asked == [True, False, False, False]
+    (tmp_path / "loop").symlink_to("loop")
+    fails(open_folder(tmp_path / "loop").is_file, "cannot read", "Too many levels of symbolic links")
+
+
+def test_an_error_of_writing_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system names none where a write or a sync fails, and the temporary one where opening does."""
+    target = tmp_path / "x"
+    refuse_to_sync(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)))
+    with (
+        pytest.raises(OSError, match="Input/output error") as caught,
+        storage_local.replacing(target, tmp_path / "tmp"),
+    ):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert caught.value.filename == str(target)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="Is a directory") as caught, storage_local.replacing(target, tmp_path / "folder"):
+        pass
+    assert caught.value.filename == str(target)
+
+
 def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let the temporary file be written, but not reach the disk."""
     fsync = os.fsync

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -108,6 +109,10 @@ def test_split_url_needs_a_name(location: str) -> None:
         ("s3://bucket/x?regoin=x", "unknown option 'regoin' .*region, scheme.*did you mean 'region'"),
         ("s3://bucket/x?anonymous=yes", "must be true or false"),
         ("gs://bucket/x?colour=red", "cannot use gs://bucket.*colour"),
+        ("s3://bucket/x?scheme=ftp", "must be http or https"),
+        ("s3://bucket/a\nb", r"'s3://bucket/a\\nb' holds a control character"),
+        ("s3://bucket/\udcff", r"not UTF-8, as no name in s3:// may"),
+        ("memory://", "'memory://' names no folder"),
         ("abfss://nothing", "cannot use abfss://nothing.*account name"),
     ],
 )
@@ -122,6 +127,17 @@ def test_a_secret_is_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError, match="AWS_ACCESS_KEY_ID") as caught:
         open_folder("s3://AKIAEXAMPLE:hunter2@bucket/x")
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(UsageError, match="AWS_ACCESS_KEY_ID") as caught:
+        open_folder("s3://AKIAEXAMPLE:hunter2@bucket/a//b")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_file_urls_name_any_file() -> None:
+    """Also one whose name is not UTF-8, encoded or not."""
+    name = os.fsdecode(b"a\xff")
+    for url in ("file:///tmp/a%FF", f"file:///tmp/{name}"):
+        assert open_folder(url).path == Path("/tmp", name)
+        assert split_url(f"{url}/b%FF")[1] == os.fsdecode(b"b\xff")
 
 
 def test_local_work_loads_no_file_system_library() -> None:

@@ -19,7 +19,7 @@ import pytest
 from helpers import fails, python
 from s3 import Server
 
-from synthshards.errors import StorageError
+from synthshards.errors import StorageError, UsageError
 from synthshards.storage import s3 as storage_s3
 from synthshards.storage.folder import SCRATCH, Folder
 from synthshards.storage.open import open_folder, split_url
@@ -139,6 +139,38 @@ def test_s3_endpoints(s3_env: Server, s3_proxy_server: Server, s3_bucket: str, m
         folder.write(f"{SCRATCH}/y", b"")
         folder.delete_tree(SCRATCH)
     assert s3_env.objects(s3_bucket) == {"p/x": 3}
+
+
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        ("http://h:9000/", "http://h:9000"),
+        ("HTTPS://h.example.com/s3", "https://h.example.com/s3"),
+        ("h:9000", "h:9000"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+    ],
+)
+def test_s3_endpoints_are_taken_as_written(written: str, taken: str) -> None:
+    assert storage_s3.settle("bucket", {"endpoint_override": written, "region": "r"})["endpoint_override"] == taken
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http:/h:1", "http//h:1", "htp://h:1", "http://", "http://h:99999", "http://h:0", "http://h:", "h?x=1",
+     "http://é", "'http://h'", "http://user:secret@h", "http://[::1"],
+)  # fmt: skip
+def test_s3_endpoints_that_pyarrow_would_take_for_others(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    with pytest.raises(UsageError, match="is no address; legal: http://host:port, https://host") as caught:
+        open_folder("s3://bucket/x").list()
+    assert "secret" not in str(caught.value)
+
+
+def test_s3_endpoint_without_http(s3_env: Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for TLS, as pyarrow takes it; what is missing is said."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_env.endpoint.removeprefix("http://"))
+    fails(open_folder(s3_url).list, f"cannot list {s3_url}: ", "needs http:// before it", "TLS")
 
 
 def test_s3_region(monkeypatch: pytest.MonkeyPatch) -> None:
