@@ -23,6 +23,7 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
