@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from synthshards.errors import DataError, UsageError
-from synthshards.options import MAX_ROWS, Integer
-from synthshards.say import say, say_json
+from synthshards.cli import MAX_ROWS, Integer
+from synthshards.errors import DataError, UsageError, say, say_json
 
 from .shards.cache import Cache, fingerprint_of
 

@@ -10,10 +10,9 @@ import click
 
 from synthshards.catalog import task_from_text
 from synthshards.cli import Decimal, Integer
-from synthshards.errors import DataError, UsageError, cut
+from synthshards.errors import DataError, UsageError, cut, say, say_json
 from synthshards.formats import FORMATS
 from synthshards.params import is_integer
-from synthshards.say import say, say_json
 
 from .execution.signals import interruptible
 

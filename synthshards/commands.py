@@ -14,10 +14,9 @@ from . import inspect as inspection
 from .catalog import TASKS, preset_names, resolve, task_from_text
 from .cli import MAX_ROWS, Integer
 from .dataset.stored import open_stored
-from .errors import StorageError, UsageError, cut
+from .errors import StorageError, UsageError, cut, say, say_json
 from .kernels.buffers import Buffers
 from .params import describe
-from .say import say, say_json
 from .storage.folder import reason
 from .storage.local import local_path
 from .tasks.task import Task

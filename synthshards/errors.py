@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each is one line: what, where, the legal values, the nearest match.
+"""What a user is told: errors, each one line (what, where, the legal values, the nearest match), and `say`.
 
 The exit code of the command line follows from the class: 2 for wrong usage, 1 for data that are not what they
 should be and for failed input or output.
@@ -7,6 +7,8 @@ should be and for failed input or output.
 from __future__ import annotations
 
 import difflib
+import json
+import sys
 from collections.abc import Iterable
 
 
@@ -82,3 +84,17 @@ def first_line(error: BaseException) -> str:
 def cut(text: str, most: int = 80) -> str:
     """At most `most` characters of a text that may be long (a grammar, say), for one line."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print one line that may hold what comes from files: what does not print in it, line breaks included, is escaped.
+
+    It is the one way to the terminal for names, texts and values; a test looks for any other.
+    """
+    print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def say_json(text: str) -> None:
+    """Print a JSON document, whose strings may hold anything, as an equal one that any terminal shows as it is."""
+    shown = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    print("".join(shown).rstrip("\n"), flush=True)

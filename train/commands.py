@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from synthshards.cli import load
-from synthshards.options import Integer
-from synthshards.say import say
+from synthshards.cli import Integer, load
+from synthshards.errors import say
 
 _HYDRA = {"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]}
 _DATASETS = sorted(path.stem for path in (Path(__file__).parent / "conf" / "dataset").glob("*.yaml"))

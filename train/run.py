@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from synthshards.errors import DataError, UsageError, first_line
+from synthshards.errors import DataError, UsageError, first_line, say
 from synthshards.params import parse
-from synthshards.say import say
 from synthshards.storage.local import replacing
 
 from .config.compose import GROUPS, name_and_options

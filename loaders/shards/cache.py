@@ -1,9 +1,9 @@
 """Copies of remote shards on the local disk: only checked files, bounded, shared by all processes of a machine.
 
 They lie under `cache_root()`/shards (there are none where that is None), in a folder for each fingerprint, and are
-named by the sha256 of their bytes. So a copy can never be stale, two datasets of one identity share theirs, and any copy may
-be deleted at any time. There are no locks: a copy appears by rename, and who has opened one keeps it though its name is
-gone.
+named by the sha256 of their bytes. So a copy can never be stale, two datasets of one identity share theirs, and any
+copy may be deleted at any time. There are no locks: a copy appears by rename, and who has opened one keeps it though
+its name is gone.
 
 The least recently used copies go first. "Used" is the file's access time, which `touch` sets; its modification time
 stays, since readers tell by it that a file is the one they have checked.

@@ -16,8 +16,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthshards.errors import StorageError, UsageError
-from synthshards.say import say
+from synthshards.errors import StorageError, UsageError, say
 from synthshards.storage.folder import SCRATCH, Folder, reason
 from synthshards.storage.local import refuse_link
 

@@ -11,16 +11,15 @@ import pytest
 from helpers import PACKAGE
 from small_datasets import edit_manifest, make, run
 
-from synthshards.errors import HealWarning
+from synthshards.errors import HealWarning, say, say_json
 from synthshards.identity import Identity
 from synthshards.inspect import Shown, as_html, as_terminal
-from synthshards.say import say, say_json
 from synthshards.tasks.task import Verdict
 
 ESC = "\x1b[2J\x9b31m\u202e"
 #: Files that print by themselves → what: nothing of a file, or what they have made printable.
 ELSEWHERE = {
-    "synthshards/say.py": 2,
+    "synthshards/errors.py": 2,
     "synthshards/cli.py": 3,
     "synthshards/commands.py": 1,
     "pipelines/execution/progress.py": 3,

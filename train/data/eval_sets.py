@@ -67,7 +67,11 @@ class EvalSet:
     def windows(self, batch_size: int, seq_len: int) -> Iterator[Batch]:
         """The rows packed as in the paper (each window begins with a whole row), `batch_size` windows at a time."""
         stream = Dataset(self.task, self.seed, self.split, self.start + self.count).batches(
-            batch_size, packing="paper", seq_len=seq_len, rank=0, world_size=1  # all, on whichever rank evaluates
+            batch_size,
+            packing="paper",
+            seq_len=seq_len,
+            rank=0,
+            world_size=1,  # all, on whichever rank evaluates
         )
         stream.move_to(Position(0, 0, [LaneCursors(1, np.arange(1), np.array([[self.start, 0]]))]))
         return iter(stream)

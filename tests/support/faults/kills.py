@@ -70,9 +70,7 @@ class Store:
 
 def start(ground: Ground, name: str, format: str, workers: int) -> Command:
     """A build that has written something."""
-    words = (
-        f"build depo N=20 --shards {ground.shards} --shard-examples 512 --format {format} --workers {workers} --out"
-    )
+    words = f"build depo N=20 --shards {ground.shards} --shard-examples 512 --format {format} --workers {workers} --out"
     before = ground.names(name)
     command = Command([*words.split(), ground.out(name)], ground.said)
     while command.poll() is None and ground.names(name) == before:
