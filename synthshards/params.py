@@ -86,8 +86,10 @@ def parse(cls: type[S], values: Mapping[str, Any], where: str, *, text: bool = F
         if text and raw is not None and _only_integers(hint) and not is_integer(raw):
             raise UsageError(f"{where}: {name}={cut(repr(value))} is not legal (expected int); legal: {legal(hint)}")
         try:
+            if isinstance(raw, str):
+                raw.encode()  # msgspec takes lone halves of a character, which no identity can hold
             converted[name] = msgspec.convert(raw, hint, strict=not text)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
             raise UsageError(
                 f"{where}: {name}={cut(repr(value))} is not legal ({_reason(error)}); legal: {legal(hint)}"
             ) from None
@@ -182,6 +184,6 @@ def _meta(hint: Any, name: str) -> Any:
     return None
 
 
-def _reason(error: msgspec.ValidationError) -> str:
+def _reason(error: ValueError) -> str:
     text = re.sub(r" - at `.*", "", str(error)).replace("`", "")
     return text[0].lower() + text[1:]

@@ -166,7 +166,7 @@ class Task:
         return key
 
     def step_rows(self, key: U64) -> int:
-        """How many rows to generate at a time, by size: rows can have a million tokens, and manifests ask for any.
+        """How many rows to generate at a time, by their size: a row can have a million tokens.
 
         Args:
             key: what the method `key` gives; rows of any are about as long.

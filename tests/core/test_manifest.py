@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from small_datasets import make, run
 
 from synthshards.catalog import make_task
-from synthshards.dataset.document import MAX_BYTES
+from synthshards.dataset.document import MAX_BYTES, _check_unique
 from synthshards.dataset.manifest import Manifest, ShardEntry
 from synthshards.dataset.manifest_parser import parse
 from synthshards.errors import ManifestError
@@ -458,3 +460,60 @@ def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> No
         assert kind != "300 MB" or outcome.line.endswith(": 314572800 bytes; legal: at most 268435456")
     assert not (tmp_path / "out").exists()
     assert sorted(bad.iterdir()) == before
+
+
+def test_a_doubled_key_costs_no_more_behind_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is counted: each name of the document is looked at a few times, and not as often as there are names."""
+    looked = Counter[str]()
+
+    class Name(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            looked["at"] += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    real = json.loads
+
+    def loads(data: bytes, object_pairs_hook: Any) -> Any:
+        return real(data, object_pairs_hook=lambda pairs: object_pairs_hook([(Name(k), v) for k, v in pairs]))
+
+    monkeypatch.setattr("synthshards.dataset.document.json.loads", loads)
+    many = {f"k{i}": 0 for i in range(2000)}
+    text = json.dumps({"a": many}).replace("}}", ', "zz": 1, "zz": 2}}')
+    with pytest.raises(ManifestError, match=r"^\$\.a: the key 'zz' stands twice"):
+        _check_unique(text.encode())
+    assert looked["at"] < 20_000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: b"\xef\xbb\xbf" + data, "byte-order mark"),
+        (gzip.compress, "gzip -d"),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (lambda data: data.decode().encode("utf-16"), "UTF-16"),
+        (lambda data: data.replace(b'"seed": 0', b'"seed": ' + b"1" * 5000), "out of range"),
+    ],
+)
+def test_a_manifest_in_another_form_is_told(change: Callable[[bytes], bytes], words: str, tmp_path: Path) -> None:
+    path = Path(make(tmp_path / "rows")) / "manifest.json"
+    path.write_bytes(change(path.read_bytes()))
+    assert words in run("info", tmp_path / "rows").line
+
+
+def test_splits_that_lie_below_are_named(tmp_path: Path) -> None:
+    make(tmp_path / "depo" / "train")
+    make(tmp_path / "depo" / "eval", split="eval")
+    (tmp_path / "depo" / "notes").mkdir()
+    outcome = run("info", tmp_path / "depo")
+    assert outcome.code == 2
+    assert outcome.line.endswith(f"in folders below; legal: {tmp_path}/depo/eval, {tmp_path}/depo/train")
+
+
+def test_a_shard_that_is_an_lfs_pointer_is_told(tmp_path: Path) -> None:
+    out = make(tmp_path / "rows")
+    (tmp_path / "rows" / "train-00001.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 9\n")
+    assert "git lfs pull" in run("verify", out).out

@@ -87,8 +87,8 @@ def settings(folder: Path) -> Callable[[random.Random], None]:
             "x", "hydra.run", "+a.b", "~train", "++train.x", "train", "logging.wandb.enabled", "train.device",
             "data.path", ""]  # fmt: skip
     words = ["0", "-1", "1e400", "nan", "null", "true", "[]", "{}", "{depo:1,mano:2}", "{a:1}", "${seed}", "${x}", "",
-             "${oc.env:X}", "'", "\x1b[2J",
-             "gpt2", "mano", "../x", "9" * 400, "[[[[", "a,b", "a=b", "é", "x" * 3000]  # fmt: skip
+             "${oc.env:X}", "'", "\x1b[2J", "gpt2", "mano", "../x", "9" * 400, "[[[[", "a,b", "a=b", "é",
+             "x" * 3000]  # fmt: skip
     groups = {"train": TrainOptions, "eval": EvalOptions, "logging": LoggingOptions}
     compose([])
 
