@@ -45,7 +45,9 @@ def spoilt(path: Path, others: list[Path], chance: Random) -> None:
         case 5:
             path.mkdir()
         case _:
-            path.write_bytes(data[:at] + bytes(512) + data[at + 512 :])
+            path.write_bytes(data[:at] + bytes(len(data[at : at + 512])) + data[at + 512 :])
+            if path.read_bytes() == data:  # there were zeros
+                flipped(path, others, chance)
 
 
 def damaged(formats: list[str], damage: Damage, tries: int, chance: Random, place: Path) -> Iterator[str]:

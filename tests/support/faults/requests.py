@@ -64,7 +64,8 @@ def writing(tries: int, chance: Random, place: Path) -> Iterator[str]:
 
 
 def objects(bucket: str, prefix: str) -> dict[str, bytes]:
-    keys = [key for key in store.server().objects(bucket) if key.startswith(f"{prefix}/")]
+    """What stands below a prefix, but the "folder" that stays where a deletion was refused (see `s3.delete`)."""
+    keys = [key for key in store.server().objects(bucket) if key.startswith(f"{prefix}/") and key != f"{prefix}/"]
     return {key.partition("/")[2]: store.server().get(bucket, key) for key in keys}
 
 
