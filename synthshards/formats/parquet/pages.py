@@ -125,7 +125,8 @@ class PageWriter:
     def _block(self, column: Column, numbered: bool) -> Encoded:
         """The pages of a block of tokens, or of numbers without a dictionary."""
         page, values = self._page, column.values
-        at, levels, bounds = 0, len(column), ()
+        at, levels = 0, len(column)
+        bounds: tuple[bytes, ...] = ()
         if column.offsets is None:
             width = 1 if values.dtype == np.bool_ else _stored(values.dtype).itemsize
             bounds = tuple(
