@@ -41,7 +41,7 @@ def state(folder: Path) -> Callable[[random.Random], None]:
     streams = []
     for dataset in opened.values():
         for packing in ("pad", "concat", "paper", "best-fit"):
-            stream = dataset.batches(4, seq_len=64, packing=packing, shuffle=dataset is opened["stored"])
+            stream = dataset.batches(4, seq_len=128, packing=packing, shuffle=dataset is opened["stored"])
             at = iter(stream)
             for _ in range(3):
                 next(at)
