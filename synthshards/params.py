@@ -184,6 +184,6 @@ def _meta(hint: Any, name: str) -> Any:
     return None
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: Exception) -> str:
     text = re.sub(r" - at `.*", "", str(error)).replace("`", "")
     return text[0].lower() + text[1:]

@@ -160,7 +160,8 @@ def _refuse_strays(folder: Folder, state: FolderState, plan: BuildPlan | None = 
 
 def _shards(folder: Folder, state: FolderState) -> tuple[list[str], list[str]]:
     """The files named like shards: those that manifest, plans or records name, and the others."""
-    mine, others = [], []
+    mine: list[str] = []
+    others: list[str] = []
     known = set() if state.manifest is None else {e.path for e in state.manifest.shards if e.bytes is not None}
     plans = [
         (plan["dataset"]["split"], FORMATS[plan["layout"]["format"]].suffix, plan["layout"]["num_shards"])

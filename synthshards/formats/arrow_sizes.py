@@ -114,5 +114,5 @@ class _Table:
         at = self.field(number)
         if at is None:
             raise unreadable("Arrow IPC", f"no field {number} in a description")
-        (step,) = struct.unpack_from("<I", self.data, at)
+        step: int = struct.unpack_from("<I", self.data, at)[0]
         return at + step

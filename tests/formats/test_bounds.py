@@ -53,7 +53,7 @@ def long_lists(rows: int, length: int) -> RaggedBatch:
 def test_lists_that_are_longer_than_the_manifest_says(name: str, codec: str) -> None:
     data = encode(FORMATS[name], long_lists(1024, 40_000), codec)
     assert len(data) < 4 << 20
-    with at_most(24 << 20), pytest.raises(DataError, match="more than its rows can have|unexpected lengths"):
+    with at_most(24 << 20), pytest.raises(DataError, match=r"more than its rows can have|unexpected lengths"):
         read(name, data, token_batch(1024))
 
 

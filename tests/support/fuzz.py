@@ -105,7 +105,10 @@ def fuzz(name: str, cases: int, seed: int) -> tuple[Counter[str], list[str]]:
             ended[how] += 1
         if child.exitcode == 0:
             break
-        how = signal.strsignal(-child.exitcode) if child.exitcode and child.exitcode < 0 else "could not start"
+        if child.exitcode is None or child.exitcode > 0:
+            faults.append(f"{name}: could not start")
+            break
+        how = signal.strsignal(-child.exitcode)
         faults.append(f"{name} --seed {seed} --case {at.value}: ended by {how}")
         ended["fault"] += 1
         first = at.value + 1
