@@ -23,6 +23,8 @@ WRONG = {
     ),
     "unknown key": (("train.max_step=3",), "train: no key 'max_step'; did you mean 'max_steps'?; legal: num_examples"),
     "unknown group": (("trian.max_steps=3",), "no setting 'trian'; did you mean 'train'?; legal: seed, output_dir"),
+    "settings in place of a group": (("train={a:1}",), "train: not the name of a group of settings; legal: train=NAME"),
+    "a key beside them": (("data.pth=x", "train={a:1}"), "data: no key 'pth'; did you mean 'path'?"),
     "unknown inner key": (("data.pth=x",), "data: no key 'pth'; did you mean 'path'?; legal: path, seed, mixture"),
     "unknown parameter": (("dataset.NN=3",), "dataset: no key 'NN'"),
     "unknown option": (("model=tiny_gpt",), "no model 'tiny_gpt'; did you mean 'tiny_gpt2'?; legal: from_pretrained"),

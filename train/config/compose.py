@@ -138,7 +138,12 @@ def one_line(error: BaseException, overrides: Sequence[str] = (), name: str = "c
 def _no_such_key(key: str, overrides: Sequence[str], name: str) -> str:
     """A line on a key that the configuration does not have, with those in its place, and what else has the key."""
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir())
-    chosen = [one for one in overrides if one.partition("=")[0] in groups]  # what else they change cannot be composed
+    if key in groups:
+        names = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))
+        return f"{key}: not the name of a group of settings; legal: {key}=NAME with {names}, or {key}.KEY=VALUE"
+    chosen = [  # what else they change cannot be composed
+        one for one in overrides if one.partition("=")[0] in groups and re.fullmatch(r"[\w-]+", one.partition("=")[2])
+    ]
     at: Any = _composed(chosen, name)
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents):
