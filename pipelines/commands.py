@@ -10,9 +10,8 @@ import click
 
 from synthshards.catalog import task_from_text
 from synthshards.cli import Decimal, Integer
-from synthshards.errors import DataError, UsageError, cut, say, say_json
+from synthshards.errors import DataError, UsageError, cut, is_integer, say, say_json
 from synthshards.formats import FORMATS
-from synthshards.params import is_integer
 
 from .execution.signals import interruptible
 

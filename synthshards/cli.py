@@ -18,8 +18,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import SynthshardsError, UsageError, bounded, cut, nearest, printable
-from .params import is_integer
+from .errors import SynthshardsError, UsageError, bounded, cut, is_integer, nearest, printable
 
 #: Command → (module, attribute, line of help, extra that it needs).
 COMMANDS: dict[str, tuple[str, str, str, str | None]] = {

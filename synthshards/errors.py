@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable
 
@@ -84,6 +85,11 @@ def first_line(error: BaseException) -> str:
 def cut(text: str, most: int = 80) -> str:
     """At most `most` characters of a text that may be long (a grammar, say), for one line."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def is_integer(text: str) -> bool:
+    """Whether a text is an integer as people write it: ASCII digits, at most 20, perhaps after a minus."""
+    return re.fullmatch("-?[0-9]{1,20}", text) is not None
 
 
 def say(line: str = "", *, err: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from .errors import UsageError, cut, nearest
+from .errors import UsageError, cut, is_integer, nearest
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,11 +114,6 @@ def assignments(pairs: tuple[str, ...] | list[str], where: str) -> dict[str, str
             raise UsageError(f"{where}: {cut(key)} is given twice")
         out[key] = value
     return out
-
-
-def is_integer(text: str) -> bool:
-    """Whether a text is an integer as people write it: ASCII digits, at most 20, perhaps after a minus."""
-    return re.fullmatch("-?[0-9]{1,20}", text) is not None
 
 
 def describe(cls: type[Settings]) -> list[dict[str, Any]]:

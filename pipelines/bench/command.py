@@ -12,9 +12,8 @@ import click
 
 from synthshards.catalog import TASKS, resolve
 from synthshards.cli import BENCH_SECTIONS, MAX_ROWS, Integer, load
-from synthshards.errors import UsageError, cut, nearest
+from synthshards.errors import UsageError, cut, is_integer, nearest
 from synthshards.formats import FORMATS, check_compression, get_format
-from synthshards.params import is_integer
 
 from ..commands import JSON, MAX_WORKERS, cores
 from . import memory, process, report
