@@ -26,6 +26,7 @@ OPTIONAL = {
     "synthshards/inspect.py": {"transformers"},
     "synthshards/tokenizer.py": {"tokenizers"},
     "loaders/sources/tokenize.py": {"tokenizers", "transformers"},
+    "synthshards/storage/aws_config.py": {"botocore"},
     "synthshards/storage/remote.py": {"fsspec"},
     "synthshards/storage/s3.py": {"botocore"},
     # What runs in the environments of other libraries.
