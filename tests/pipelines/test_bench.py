@@ -239,7 +239,7 @@ def test_rates_have_three_digits(value: float, shown: str) -> None:
         (["depo1-226"], "no task or preset 'depo1-226'; did you mean 'depo1-225'?"),
         (["--formats", "parquet,arow"], "unknown format 'arow'"),
         (["--formats", "arrow:snappy"], "format arrow has no compression 'snappy'"),
-        (["--workers", "1,0"], "--workers '1,0'; legal: numbers from 1, with commas between"),
+        (["--workers", "1,0"], "--workers '1,0'; legal: numbers 1..4096, with commas between"),
         (["--workers", "two"], "--workers 'two'; legal"),
         (["--only", "build"], "--only 'build'; did you mean 'builds'?; legal: start-up, builds"),
         (["--rows", "0"], "Invalid value for '--rows'"),
