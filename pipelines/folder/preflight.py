@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from synthshards.dataset.document import shown
 from synthshards.dataset.manifest import NAME, Manifest
-from synthshards.dataset.manifest_parser import parse
+from synthshards.dataset.manifest_parser import find, parse
 from synthshards.digest import canonical_json
 from synthshards.errors import ManifestError, UsageError
 from synthshards.formats import FORMATS
@@ -34,11 +34,13 @@ class FolderState:
     Attributes:
         raw, manifest: the manifest's bytes and what they say; None where there is none.
         plans: file name in the scratch folder → plan that a build declared and has not finished.
+        name: of the manifest, also of one that is still to come.
     """
 
     raw: pa.Buffer | None
     manifest: Manifest | None
     plans: dict[str, dict[str, Any]]
+    name: str = NAME
 
 
 def admit(folder: Folder, plan: BuildPlan, before: FolderState | None = None) -> FolderState:
@@ -75,7 +77,7 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
 
     Raises:
         UsageError: it is a file, or its scratch folder is a symbolic link.
-        ManifestError: its manifest, or a plan in its scratch folder, is not one.
+        ManifestError: its manifest, or a plan in its scratch folder, is not one, or it has two manifests.
     """
     if folder.is_file():
         raise UsageError(f"{folder.url}: is a file; legal: a folder, or a name that is free")
@@ -90,17 +92,17 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
             with suppress(*([ManifestError] if damaged else [])):
                 plans[name] = plan_record(raw_plan, folder.where(f"{SCRATCH}/{name}"))
     try:
-        raw = folder.read(NAME)
+        name, raw = find(folder)
     except FileNotFoundError:
         return FolderState(None, None, plans)
     if before is not None and before.raw is not None and raw.equals(before.raw):
-        return FolderState(raw, before.manifest, plans)
+        return FolderState(raw, before.manifest, plans, name)
     try:
-        return FolderState(raw, parse(raw, folder.where(NAME)), plans)
+        return FolderState(raw, parse(raw, folder.where(name)), plans, name)
     except ManifestError:
         if not damaged:
             raise
-        return FolderState(raw, None, plans)
+        return FolderState(raw, None, plans, name)
 
 
 def declare(folder: Folder, plan: BuildPlan, before: FolderState | None, *, alone: bool) -> FolderState:
@@ -138,7 +140,7 @@ def admit_overwriting(folder: Folder) -> None:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             foreign = False  # damaged: overwriting is the remedy
         if foreign:
-            raise UsageError(f"{folder.where(NAME)}: is not a manifest of synthshards; legal: another --out")
+            raise UsageError(f"{folder.where(state.name)}: is not a manifest of synthshards; legal: another --out")
     _refuse_strays(folder, state)
 
 

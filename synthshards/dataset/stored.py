@@ -121,7 +121,7 @@ def open_stored(location: str) -> StoredDataset:
     if folder.is_file():
         return _open(*split_url(location), by_name=True)
     try:
-        return _open(folder, NAME)
+        return _open(folder)
     except UsageError as absent:
         # An object store does not tell a folder from a file: it may be a manifest after all.
         if folder.path is None:
@@ -130,5 +130,6 @@ def open_stored(location: str) -> StoredDataset:
         raise absent from None
 
 
-def _open(folder: Folder, name: str, by_name: bool = False) -> StoredDataset:
-    return StoredDataset(folder, load(folder, name), name, by_name)
+def _open(folder: Folder, name: str | None = None, by_name: bool = False) -> StoredDataset:
+    name, manifest = load(folder, name)
+    return StoredDataset(folder, manifest, name, by_name)

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def raw(folder: Path) -> bytes:
-    return (folder / "manifest.json").read_bytes()
+    return (folder / "_manifest").read_bytes()
 
 
 @pytest.fixture
@@ -432,7 +432,7 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> None:
     bad = Path(make(tmp_path / "bad"))
-    path = bad / "manifest.json"
+    path = bad / "_manifest"
     path.write_bytes(HOSTILE[kind](path.read_bytes()))
     if kind == "300 MB":
         os.truncate(path, 300 << 20)
@@ -444,7 +444,7 @@ def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> No
         ["verify", bad, "--json"],
         ["verify", bad, "--rederive"],
         ["reproduce", bad, "--out", tmp_path / "out"],
-        ["reproduce", bad / "manifest.json", "--out", tmp_path / "out"],
+        ["reproduce", bad / "_manifest", "--out", tmp_path / "out"],
         ["reproduce", folder, "--out", bad],
         ["overlap", bad, folder],
         ["overlap", folder, bad, "--json"],
@@ -454,7 +454,7 @@ def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> No
     for command in commands:
         outcome = run(*command)
         assert outcome.code == 1, (command, outcome)
-        assert str(bad / "manifest.json") in outcome.line, (command, outcome)
+        assert str(bad / "_manifest") in outcome.line, (command, outcome)
         assert outcome.line.isprintable()
         assert outcome.out == "", (command, outcome)
         assert kind != "300 MB" or outcome.line.endswith(": 314572800 bytes; legal: at most 268435456")
@@ -499,7 +499,7 @@ def test_a_doubled_key_costs_no_more_behind_many_others(monkeypatch: pytest.Monk
     ],
 )
 def test_a_manifest_in_another_form_is_told(change: Callable[[bytes], bytes], words: str, tmp_path: Path) -> None:
-    path = Path(make(tmp_path / "rows")) / "manifest.json"
+    path = Path(make(tmp_path / "rows")) / "_manifest"
     path.write_bytes(change(path.read_bytes()))
     assert words in run("info", tmp_path / "rows").line
 

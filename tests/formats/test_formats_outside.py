@@ -39,7 +39,7 @@ def folder_of(folder: Path, format: Format, batch: RaggedBatch, shards: int, spl
             format, part, metadata={"fingerprint": "sha256:00", "start": str(shard * size)}, start=shard * size
         )
         (folder / f"{split}-{shard:05}.{format.suffix}").write_bytes(data.to_pybytes())
-    (folder / "manifest.json").write_text('{"schema_version": 1, "dataset": {"task": "depo"}}\n')
+    (folder / "_manifest").write_text('{"schema_version": 1, "dataset": {"task": "depo"}}\n')
     return folder
 
 
