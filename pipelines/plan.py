@@ -11,7 +11,7 @@ import msgspec
 
 from synthshards.catalog import TASKS, task_from_identity
 from synthshards.dataset.document import Dataset, DocumentLayout
-from synthshards.dataset.manifest import MAX_EXAMPLES, MAX_SHARD_EXAMPLES, Manifest, shard_name
+from synthshards.dataset.manifest import MAX_SHARD_EXAMPLES, Manifest, shard_name
 from synthshards.digest import canonical_json, sha256_of
 from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError, cut
 from synthshards.formats import check_compression, get_format

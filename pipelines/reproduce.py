@@ -55,7 +55,7 @@ def reproduce(
     before = look(folder)
     fresh = before.manifest is None and not before.plans
     if before.manifest is not None:
-        _drop_damaged(StoredDataset(folder, before.manifest, before.name), plan, workers, executor)
+        _drop_damaged(StoredDataset(folder, before.manifest), plan, workers, executor)
     try:
         return build(plan, out, workers=workers, only_shards=only_shards, expect=expect, quiet=quiet, executor=executor)
     except DataError:

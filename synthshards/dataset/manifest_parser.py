@@ -47,8 +47,8 @@ def find(folder: Folder) -> tuple[str, pa.Buffer]:
     return found[0]
 
 
-def load(folder: Folder, name: str | None = None) -> tuple[str, Manifest]:
-    """Read and check a manifest; its name, and what it says.
+def load(folder: Folder, name: str | None = None) -> Manifest:
+    """Read and check a manifest.
 
     Args:
         folder: where it lies.
@@ -60,7 +60,7 @@ def load(folder: Folder, name: str | None = None) -> tuple[str, Manifest]:
         StorageError: it cannot be read.
     """
     try:
-        name, data = find(folder) if name is None else (name, folder.read(name))
+        found, data = find(folder) if name is None else (name, folder.read(name))
     except FileNotFoundError:
         if not folder.exists():
             raise UsageError(
@@ -75,12 +75,14 @@ def load(folder: Folder, name: str | None = None) -> tuple[str, Manifest]:
             f"{folder.url}: no {name or NAME} in it; legal: a finished dataset "
             "(an unfinished one is finished by the same build command again, or by: synthshards seal)"
         ) from None
-    return name, parse(data, folder.where(name))
+    return parse(data, folder.where(found))
 
 
 def _datasets_below(folder: Folder) -> list[str]:
     """The sub-folders that hold a manifest, of the first few: in an object store each takes a request."""
-    return [name for name in folder.subfolders()[:16] if name != SCRATCH and not folder.list(name).keys().isdisjoint(NAMES)]
+    return [
+        name for name in folder.subfolders()[:16] if name != SCRATCH and not folder.list(name).keys().isdisjoint(NAMES)
+    ]
 
 
 def parse(buffer: bytes | pa.Buffer, where: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""Other people's readers read our shards as they are: pyarrow, pandas, Hugging Face, DuckDB, Polars, webdataset, tar."""
+"""Other people's readers read our folders: pyarrow, pandas, Hugging Face, DuckDB, Polars, webdataset, tar."""
 
 from __future__ import annotations
 

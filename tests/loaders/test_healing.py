@@ -111,6 +111,15 @@ def test_what_stands_in_the_place_of_a_file_is_no_obstacle_to_rows(out: str) -> 
     }
 
 
+def test_a_folder_of_the_first_layout_is_healed_and_keeps_its_names(out: str) -> None:
+    (Path(out) / "_manifest").rename(Path(out) / "manifest.json")
+    before = files(out)
+    spoil(Path(out) / MIDDLE, "truncated")
+    with pytest.warns(HealWarning):
+        assert right(opened(out, heal="rewrite")[0])
+    assert files(out) == before
+
+
 def test_other_bytes_for_the_same_rows_are_not_written(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another version of the compressor would make them; the advice that the warning gives is good."""
     spoil(Path(out) / MIDDLE, "truncated")

@@ -57,6 +57,31 @@ def test_growth_leaves_the_first_shards_untouched_and_gives_what_all_at_once_giv
     assert files(grown) == files(at_once)
 
 
+def test_a_folder_of_the_first_layout_keeps_the_name_of_its_manifest_until_it_is_overwritten(
+    tmp_path: Path, cli: Any
+) -> None:
+    folder = tmp_path / "x"
+
+    def first_layout(shards: int) -> dict[str, bytes]:
+        build(small(shards), str(tmp_path / str(shards)))
+        found = files(tmp_path / str(shards))
+        return {"manifest.json": found.pop("_manifest"), **found}
+
+    build(small(2), str(folder))
+    (folder / "_manifest").rename(folder / "manifest.json")
+    before = picture(folder)
+    assert build(small(2), str(folder)).made == 0
+    assert picture(folder) == before
+    assert build(small(3), str(folder)).made == 1
+    assert files(folder) == first_layout(3)
+    build(small(4), str(folder), only_shards="3")
+    assert seal(str(folder)).examples == 256
+    assert files(folder) == first_layout(4)
+    assert cli("verify", folder, "--rederive").code == 0
+    build(small(2), str(folder), overwrite=True)
+    assert set(files(folder)) == names(2)
+
+
 def test_growth_may_end_with_a_short_shard(tmp_path: Path, executor: Executor) -> None:
     build(small(2), str(tmp_path / "grown"), executor=executor)
     build(small(None, examples=150), str(tmp_path / "grown"), executor=executor)

@@ -195,9 +195,7 @@ def test_a_folder_that_is_deleted_during_a_build_is_an_error_and_gets_no_manifes
     assert not (out / "_manifest").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["train-00001.parquet", "_manifest", ".building/plan-0.json", "train-00003.parquet"]
-)
+@pytest.mark.parametrize("name", ["train-00001.parquet", "_manifest", ".building/plan-0.json", "train-00003.parquet"])
 @pytest.mark.parametrize("command", ["build", "grow", "verify", "reproduce", "overlap", "seal", "info", "inspect"])
 def test_nobody_waits_for_a_pipe(name: str, command: str, tmp_path: Path, cli: Any) -> None:
     """To open one that has the name of a shard, a manifest or a plan would wait for its writer, for ever."""

@@ -12,6 +12,7 @@ from s3 import Server
 from small_datasets import FORMATS, SMALL, edit_manifest, make, run
 
 from synthshards.catalog import make_task
+from synthshards.dataset.manifest import NAMES
 from synthshards.dataset.stored import open_stored
 from synthshards.errors import DataError, UsageError
 from synthshards.pipelines import reproduce as reproducing
@@ -197,8 +198,10 @@ def test_what_stands_is_checked_and_mended(tmp_path: Path) -> None:
     assert contents(again) == want
 
 
-def test_a_dataset_mends_itself_from_its_own_manifest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_mends_itself_from_its_own_manifest(name: str, tmp_path: Path) -> None:
     source = make(tmp_path / "source")
+    (Path(source) / "_manifest").rename(Path(source) / name)
     want = contents(Path(source))
     for index in (0, 2):
         path = Path(source) / f"train-0000{index}.parquet"

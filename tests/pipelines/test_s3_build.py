@@ -57,6 +57,22 @@ def test_a_prefix_holds_what_a_folder_holds_finished_grown_and_overwritten(
     assert objects() == local(tmp_path / "1", 1, format="webdataset", seed=1)
 
 
+def test_a_prefix_of_the_first_layout_grows_under_the_name_that_it_has(
+    s3_url: str, s3_bucket: str, s3_env: Server, objects: Any, tmp_path: Path, cli: Any
+) -> None:
+    build(small(2), s3_url)
+    s3_env.put(s3_bucket, "prefix/manifest.json", objects()["_manifest"])
+    for command in (["verify"], ["build", *SMALL, "--shards", "4", "--out"]):
+        ended = cli(*command, s3_url)
+        assert ended.code == 1
+        assert "holds _manifest and manifest.json; legal: one of them" in ended.err
+    open_folder(s3_url).delete("_manifest")
+    assert cli("verify", s3_url).code == 0
+    build(small(4), s3_url)
+    found = local(tmp_path / "4", 4)
+    assert objects() == {"manifest.json": found.pop("_manifest"), **found}
+
+
 def test_parts_of_two_machines_are_sealed(s3_url: str, objects: Any, tmp_path: Path, cli: Any) -> None:
     for part in ("2-2", "0-1"):
         ended = cli("build", *SMALL, "--shards", "4", "--out", s3_url, "--only-shards", part)
