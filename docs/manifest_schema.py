@@ -14,7 +14,7 @@ NAME = "manifest.schema.json"
 
 
 def schema() -> str:
-    """The text of the schema. Sums, order of shards and the fingerprint are left to the parser: no schema can say them."""
+    """The text of the schema. It cannot say sums, the order of shards and the fingerprint: the parser checks them."""
     classes = {name: cls for name, (cls, _) in TASKS.items()}
     types = [Document, *(cls.Params for cls in classes.values())]
     (top, *params), parts = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")

@@ -72,7 +72,7 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
     """What stands in the folder, whatever it is. Changes nothing.
 
     Args:
-        before: an earlier look, so that a manifest which has not changed is not parsed again.
+        before: an earlier look, so that what has not changed is not read or parsed again.
         damaged: take a manifest or plan that is none for absent (`raw` has its bytes all the same).
 
     Raises:
@@ -84,7 +84,9 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
     plans = {}
     # The scratch folder first: a build that finishes in between shows its manifest.
     for name in folder.list(SCRATCH):
-        if name.startswith(PLAN_PREFIX):
+        if before is not None and name in before.plans:
+            plans[name] = before.plans[name]  # such a name has one content
+        elif name.startswith(PLAN_PREFIX):
             try:
                 raw_plan = folder.read(f"{SCRATCH}/{name}").to_pybytes()
             except FileNotFoundError:
