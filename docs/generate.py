@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/, its pictures and the manifest's JSON Schema; ``--check`` fails if they are stale.
+"""Writes the generated parts of docs/, its pictures and the manifest's schema; ``--check`` fails where one is stale.
 
     python docs/generate.py            # write
     python docs/generate.py --check    # exit 1, and say what is stale
