@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/tasks.md and the pictures of docs/; ``--check`` fails where they are stale.
+"""Writes the generated parts of docs/, its pictures and the manifest's schema; ``--check`` fails where one is stale.
 
     python docs/generate.py            # write
     python docs/generate.py --check    # exit 1, and say what is stale
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import architecture_pictures
+import manifest_schema
 import numpy as np
 import pictures
 
@@ -207,6 +208,9 @@ def outputs() -> dict[Path, str]:
     out: dict[Path, str] = {
         DOCS / name: svg for drawn in (architecture_pictures, pictures) for name, svg in drawn.pictures().items()
     }
+
+    for folder in (DOCS, Path(synthshards.__file__).parent / "dataset"):
+        out[folder / manifest_schema.NAME] = manifest_schema.schema()
 
     def fill(match: re.Match[str]) -> str:
         what, *arguments = match[2].split()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from synthshards.dataset.manifest import NAME, Manifest, ShardEntry
+from synthshards.dataset.manifest import Manifest, ShardEntry
 from synthshards.errors import StorageError, UsageError
 from synthshards.storage.folder import SCRATCH, Folder
 from synthshards.storage.open import open_folder
@@ -108,7 +108,7 @@ def build(
             if not folder.is_local and _same_size(state, plan):
                 clear_scratch(folder)  # sealed by now: our records would be left over
             return Report(None, len(todo), len(indices) - len(todo), summary)
-        manifest = _finish(folder, plan, entries, state.manifest)
+        manifest = _finish(folder, plan, entries, state)
         return Report(manifest, len(todo), len(standing), summary)
 
 
@@ -147,7 +147,7 @@ def _seal(folder: Folder, state: FolderState) -> Manifest:
             f"{folder.url}: {len(missing)} of {plan.layout.num_shards} shards are missing; "
             f"make them with the same build command and --only-shards {_first_run(missing)}"
         )
-    return _finish(folder, plan, entries, state.manifest)
+    return _finish(folder, plan, entries, state)
 
 
 def _same_size(state: FolderState, plan: BuildPlan) -> bool:
@@ -198,11 +198,12 @@ def _check_again(folder: Folder, plan: BuildPlan, entries: Mapping[int, ShardEnt
         )
 
 
-def _finish(folder: Folder, plan: BuildPlan, entries: dict[int, ShardEntry], old: Manifest | None) -> Manifest:
+def _finish(folder: Folder, plan: BuildPlan, entries: dict[int, ShardEntry], state: FolderState) -> Manifest:
+    old = state.manifest
     shards = [entries[i] for i in range(plan.layout.num_shards)]
     if old is None or list(old.shards) != shards:  # else a newer pyarrow would only change its own version in there
         old = Manifest(plan.identity, plan.layout, plan.task.columns, shards)
-        folder.write(NAME, old.to_json())
+        folder.write(state.name, old.to_json())
     clear_scratch(folder)
     return old
 

@@ -11,7 +11,7 @@ import msgspec
 
 from synthshards.catalog import TASKS, task_from_identity
 from synthshards.dataset.document import Dataset, DocumentLayout
-from synthshards.dataset.manifest import MAX_EXAMPLES, Manifest, shard_name
+from synthshards.dataset.manifest import MAX_SHARD_EXAMPLES, Manifest, shard_name
 from synthshards.digest import canonical_json, sha256_of
 from synthshards.errors import ManifestError, SynthshardsError, UsageError, VersionError, cut
 from synthshards.formats import check_compression, get_format
@@ -170,8 +170,8 @@ def make_plan(
             f"--shards {shards}; legal: 1..{MAX_SHARDS}; use larger shards "
             f"(--shard-examples {_rounded(-(-examples // MAX_SHARDS))} or more)"
         )
-    if rows > MAX_EXAMPLES // MAX_SHARDS:
-        raise UsageError(f"--shard-examples {rows}; legal: 1..{MAX_EXAMPLES // MAX_SHARDS}")
+    if rows > MAX_SHARD_EXAMPLES:
+        raise UsageError(f"--shard-examples {rows}; legal: 1..{MAX_SHARD_EXAMPLES}")
     if limit is not None and examples > limit:
         raise UsageError(f"{examples} rows asked for, {task.name} has {limit} with these parameters; legal: 1..{limit}")
     return BuildPlan(task, identity, Layout(format, rows, shards, compression), examples)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from synthshards.dataset.manifest import NAME, ShardEntry
+from synthshards.dataset.manifest import NAMES, ShardEntry
 from synthshards.dataset.stored import StoredDataset, open_stored
 from synthshards.digest import ContentDigest
 from synthshards.errors import DataError, StorageError
@@ -95,7 +95,7 @@ def check(
     for name in dataset.folder.list():
         if name not in known and looks_like_shard(name):
             findings.problems.append((name, "not in the manifest, though named like a shard"))
-        elif name not in known and name not in (NAME, dataset.name):
+        elif name not in known and name not in (*NAMES, dataset.name):
             findings.notes.append(name)
     for name in dataset.folder.subfolders():
         findings.notes.append(f"{name}/" + (" (of an unfinished build)" if name == SCRATCH else ""))

@@ -113,7 +113,7 @@ class Shards:
         self._stored, self._count, self._keep = stored, count, keep
         self._columns, self._pool = columns, pool
         self._healer = Healer(stored, heal)
-        self._alone = None if stored.by_name and heal == "regenerate" else False  # None: not yet looked
+        self._alone = None if stored.name is not None and heal == "regenerate" else False  # None: not yet looked
         self._closed = False
         self._own = self._new_state()
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from synthshards.dataset.document import shown
 from synthshards.dataset.manifest import NAME, Manifest
-from synthshards.dataset.manifest_parser import parse
+from synthshards.dataset.manifest_parser import find, parse
 from synthshards.digest import canonical_json
 from synthshards.errors import ManifestError, UsageError
 from synthshards.formats import FORMATS
@@ -34,11 +34,13 @@ class FolderState:
     Attributes:
         raw, manifest: the manifest's bytes and what they say; None where there is none.
         plans: file name in the scratch folder → plan that a build declared and has not finished.
+        name: of the manifest, also of one that is still to come.
     """
 
     raw: pa.Buffer | None
     manifest: Manifest | None
     plans: dict[str, dict[str, Any]]
+    name: str = NAME
 
 
 def admit(folder: Folder, plan: BuildPlan, before: FolderState | None = None) -> FolderState:
@@ -70,19 +72,21 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
     """What stands in the folder, whatever it is. Changes nothing.
 
     Args:
-        before: an earlier look, so that a manifest which has not changed is not parsed again.
+        before: an earlier look, so that what has not changed is not read or parsed again.
         damaged: take a manifest or plan that is none for absent (`raw` has its bytes all the same).
 
     Raises:
         UsageError: it is a file, or its scratch folder is a symbolic link.
-        ManifestError: its manifest, or a plan in its scratch folder, is not one.
+        ManifestError: its manifest, or a plan in its scratch folder, is not one, or it has two manifests.
     """
     if folder.is_file():
         raise UsageError(f"{folder.url}: is a file; legal: a folder, or a name that is free")
     plans = {}
     # The scratch folder first: a build that finishes in between shows its manifest.
     for name in folder.list(SCRATCH):
-        if name.startswith(PLAN_PREFIX):
+        if before is not None and name in before.plans:
+            plans[name] = before.plans[name]  # such a name has one content
+        elif name.startswith(PLAN_PREFIX):
             try:
                 raw_plan = folder.read(f"{SCRATCH}/{name}").to_pybytes()
             except FileNotFoundError:
@@ -90,17 +94,17 @@ def look(folder: Folder, before: FolderState | None = None, *, damaged: bool = F
             with suppress(*([ManifestError] if damaged else [])):
                 plans[name] = plan_record(raw_plan, folder.where(f"{SCRATCH}/{name}"))
     try:
-        raw = folder.read(NAME)
+        name, raw = find(folder)
     except FileNotFoundError:
         return FolderState(None, None, plans)
     if before is not None and before.raw is not None and raw.equals(before.raw):
-        return FolderState(raw, before.manifest, plans)
+        return FolderState(raw, before.manifest, plans, name)
     try:
-        return FolderState(raw, parse(raw, folder.where(NAME)), plans)
+        return FolderState(raw, parse(raw, folder.where(name)), plans, name)
     except ManifestError:
         if not damaged:
             raise
-        return FolderState(raw, None, plans)
+        return FolderState(raw, None, plans, name)
 
 
 def declare(folder: Folder, plan: BuildPlan, before: FolderState | None, *, alone: bool) -> FolderState:
@@ -138,7 +142,7 @@ def admit_overwriting(folder: Folder) -> None:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             foreign = False  # damaged: overwriting is the remedy
         if foreign:
-            raise UsageError(f"{folder.where(NAME)}: is not a manifest of synthshards; legal: another --out")
+            raise UsageError(f"{folder.where(state.name)}: is not a manifest of synthshards; legal: another --out")
     _refuse_strays(folder, state)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from synthshards.dataset.manifest import NAME
 from synthshards.digest import canonical_json
 from synthshards.errors import StorageError
 from synthshards.storage.folder import SCRATCH, Folder
@@ -50,7 +49,7 @@ def clear_dataset(folder: Folder) -> None:
         plan = {"dataset": state.manifest.identity.as_dict(), "layout": layout, "examples": state.manifest.examples}
         with suppress(StorageError):  # on a full disk it goes without
             folder.write(f"{SCRATCH}/{plan_file(plan)}", canonical_json(plan))
-    folder.delete(NAME)
+    folder.delete(state.name)
     _delete(folder, names)
     clear_scratch(folder)
 

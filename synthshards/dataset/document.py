@@ -7,13 +7,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from ..catalog import TASKS
 from ..errors import ManifestError
-from .manifest import LFS_POINTER, SCHEMA_VERSION, ShardEntry
+from ..formats import FORMATS
+from ..identity import MAX_SEED, MAX_SHARDS
+from ..ragged import KINDS
+from .manifest import (
+    COUNTED,
+    LFS_POINTER,
+    MAX_COUNT,
+    MAX_EXAMPLES,
+    MAX_SHARD_EXAMPLES,
+    SCHEMA_VERSION,
+    Digest,
+    ShardEntry,
+    stated,
+)
 
 #: No manifest of 100,000 shards comes near this; anything larger is not read.
 MAX_BYTES = 1 << 28
@@ -28,43 +42,69 @@ _OTHER_FORMS = {
 }
 
 
+NAME_PATTERN = "^[a-z0-9_]+$"
+#: A parameter's value in the JSON Schema: what may be hashed.
+VALUE = {
+    "type": ["integer", "boolean", "string", "null", "array"],
+    "items": {"$ref": "#/$defs/Dataset/properties/params/additionalProperties"},
+}
+Text = Annotated[str, stated(maxLength=100)]
+
+
 class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    task: str
-    task_version: int
-    params: dict[str, Any]
-    seed: int
-    split: str
+    task: Annotated[str, stated(enum=list(TASKS))]
+    task_version: Annotated[int, stated(minimum=1, maximum=MAX_COUNT)]
+    params: Annotated[dict[str, Any], stated(additionalProperties=VALUE)]
+    seed: Annotated[int, stated(minimum=0, maximum=MAX_SEED)]
+    split: Annotated[str, stated(pattern=NAME_PATTERN)]
 
 
 class DocumentLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: str
-    shard_examples: int
-    num_shards: int
-    compression: str
+    format: Annotated[str, stated(enum=list(FORMATS))]
+    shard_examples: Annotated[int, stated(minimum=1, maximum=MAX_SHARD_EXAMPLES)]
+    num_shards: Annotated[int, stated(minimum=1, maximum=MAX_SHARDS)]
+    compression: Annotated[str, stated(enum=sorted({c for f in FORMATS.values() for c in f.compressions}))]
+
+
+Sum = Annotated[int, stated(minimum=0)]
 
 
 class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    examples: int
-    tokens: int | UnsetType = UNSET
-    loss_tokens: int | UnsetType = UNSET
-    characters: int | UnsetType = UNSET
-    bytes: int | None
+    examples: Annotated[int, stated(minimum=1, maximum=MAX_EXAMPLES)]
+    tokens: Sum | UnsetType = UNSET
+    loss_tokens: Sum | UnsetType = UNSET
+    characters: Sum | UnsetType = UNSET
+    bytes: Sum | None
 
 
 class Generator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    package: str
-    version: str
-    pyarrow: str
+    package: Text
+    version: Text
+    pyarrow: Text
+
+
+#: What goes together, in the JSON Schema.
+COMPRESSIONS = [
+    {"properties": {"format": {"const": name}, "compression": {"enum": list(kind.compressions)}}}
+    for name, kind in FORMATS.items()
+]
+FILE_OR_NONE = [
+    {"properties": {"bytes": {"type": one}, "sha256": {"type": other}}}
+    for one, other in (("integer", "string"), ("null", "null"))
+]
+COLUMN = {"enum": list(KINDS)}
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    schema_version: int
+    schema_version: Annotated[int, stated(const=SCHEMA_VERSION)]
     dataset: Dataset
-    fingerprint: str
-    layout: DocumentLayout
-    columns: dict[str, Any]
-    totals: Totals
-    shards: list[ShardEntry]
+    fingerprint: Digest
+    layout: Annotated[DocumentLayout, stated(anyOf=COMPRESSIONS)]
+    columns: Annotated[dict[str, Any], stated(propertyNames={"pattern": NAME_PATTERN}, additionalProperties=COLUMN)]
+    totals: Annotated[Totals, COUNTED]
+    shards: Annotated[
+        list[Annotated[ShardEntry, COUNTED, stated(anyOf=FILE_OR_NONE)]], stated(minItems=1, maxItems=MAX_SHARDS)
+    ]
     generator: Generator
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,17 +13,40 @@ from msgspec import UNSET, UnsetType
 from .. import __version__
 from ..catalog import TASKS, task_from_identity
 from ..errors import VersionError
-from ..identity import Identity, Layout
+from ..formats import FORMATS
+from ..identity import MAX_SHARDS, Identity, Layout
 from ..tasks.task import Task
 
-NAME = "manifest.json"
+#: The underscore and the missing suffix let other people's readers of folders pass it by.
+NAME = "_manifest"
+#: What a folder may call its manifest: the second name is that of the first layout, which a folder keeps.
+NAMES = (NAME, "manifest.json")
 SCHEMA_VERSION = 1
 #: How a file begins that stands in place of another in a clone without Git LFS.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: Rows in all: the keys of WebDataset have 12 digits. A shard holds at most its hundred-thousandth part.
 MAX_EXAMPLES = 10**12
+MAX_SHARD_EXAMPLES = MAX_EXAMPLES // MAX_SHARDS
+#: Tokens, characters or bytes of a shard.
+MAX_COUNT = 2**63 - 1
 
 Counts = dict[str, int]
+
+
+def stated(**keywords: Any) -> msgspec.Meta:
+    """Keywords of the JSON Schema for what the parser checks; msgspec decodes as without them, so errors stay ours."""
+    return msgspec.Meta(extra_json_schema=keywords)
+
+
+Count = Annotated[int, stated(minimum=0, maximum=MAX_COUNT)]
+Digest = Annotated[str, stated(pattern="^sha256:[0-9a-f]{64}$")]
+#: Tokens, or characters where rows are text.
+COUNTED = stated(
+    oneOf=[
+        {"required": ["tokens", "loss_tokens"], "properties": {"characters": False}},
+        {"required": ["characters"], "properties": {"tokens": False, "loss_tokens": False}},
+    ],
+)
 
 
 class ShardEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,15 +55,15 @@ class ShardEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     `bytes` and `sha256` are None where a manifest describes rows that no file holds.
     """
 
-    path: str
-    start: int
-    stop: int
-    tokens: int | UnsetType = UNSET
-    loss_tokens: int | UnsetType = UNSET
-    characters: int | UnsetType = UNSET
-    bytes: int | None
-    sha256: str | None
-    content: str
+    path: Annotated[str, stated(pattern=rf"^[a-z0-9_]+-[0-9]{{5}}\.({'|'.join(f.suffix for f in FORMATS.values())})$")]
+    start: Annotated[int, stated(minimum=0, maximum=MAX_EXAMPLES - 1)]
+    stop: Annotated[int, stated(minimum=1, maximum=MAX_EXAMPLES)]
+    tokens: Count | UnsetType = UNSET
+    loss_tokens: Count | UnsetType = UNSET
+    characters: Count | UnsetType = UNSET
+    bytes: Annotated[int, stated(minimum=1, maximum=MAX_COUNT)] | None
+    sha256: Digest | None
+    content: Digest
 
     def counts(self) -> Counts:
         """The numbers that add up to the manifest's totals."""

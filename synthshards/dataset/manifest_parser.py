@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,44 +20,69 @@ from ..identity import MAX_SEED, MAX_SHARDS, Identity, Layout
 from ..ragged import KINDS
 from ..storage.folder import SCRATCH, Folder
 from .document import Document, DocumentLayout, decode, shown
-from .manifest import MAX_EXAMPLES, NAME, Manifest, shard_name
-
-MAX_COUNT = 2**63 - 1
+from .manifest import MAX_COUNT, MAX_SHARD_EXAMPLES, NAME, NAMES, Manifest, shard_name
 
 _NAME = re.compile(r"[a-z0-9_]+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def load(folder: Folder, name: str = NAME) -> Manifest:
+def find(folder: Folder) -> tuple[str, pa.Buffer]:
+    """The name of the folder's manifest, and its bytes.
+
+    Raises:
+        FileNotFoundError: it has none.
+        ManifestError: it has one of each name.
+        StorageError: it cannot be read.
+    """
+    found = []
+    for name in NAMES:
+        with suppress(FileNotFoundError):
+            found.append((name, folder.read(name)))
+    if not found:
+        raise FileNotFoundError(folder.where(NAME))
+    if len(found) > 1:
+        raise ManifestError(
+            f"{folder.url}: holds {' and '.join(NAMES)}; legal: one of them (delete the one that does not belong there)"
+        )
+    return found[0]
+
+
+def load(folder: Folder, name: str | None = None) -> Manifest:
     """Read and check a manifest.
+
+    Args:
+        folder: where it lies.
+        name: its name, or None for the folder's own.
 
     Raises:
         UsageError: there is none.
-        ManifestError: it is not one, or claims the impossible.
+        ManifestError: it is not one, or claims the impossible, or the folder has two.
         StorageError: it cannot be read.
     """
     try:
-        data = folder.read(name)
+        found, data = find(folder) if name is None else (name, folder.read(name))
     except FileNotFoundError:
         if not folder.exists():
             raise UsageError(
                 f"{folder.url}: nothing there; legal: a dataset (make one with: synthshards build TASK --shards N) "
                 "or a manifest"
             ) from None
-        if below := _datasets_below(folder) if name == NAME else []:
+        if below := _datasets_below(folder) if name is None else []:
             raise UsageError(
-                f"{folder.url}: no {name} in it, but in folders below; legal: {', '.join(map(folder.where, below))}"
+                f"{folder.url}: no {NAME} in it, but in folders below; legal: {', '.join(map(folder.where, below))}"
             ) from None
         raise UsageError(
-            f"{folder.url}: no {name} in it; legal: a finished dataset "
+            f"{folder.url}: no {name or NAME} in it; legal: a finished dataset "
             "(an unfinished one is finished by the same build command again, or by: synthshards seal)"
         ) from None
-    return parse(data, folder.where(name))
+    return parse(data, folder.where(found))
 
 
 def _datasets_below(folder: Folder) -> list[str]:
     """The sub-folders that hold a manifest, of the first few: in an object store each takes a request."""
-    return [name for name in folder.subfolders()[:16] if name != SCRATCH and NAME in folder.list(name)]
+    return [
+        name for name in folder.subfolders()[:16] if name != SCRATCH and not folder.list(name).keys().isdisjoint(NAMES)
+    ]
 
 
 def parse(buffer: bytes | pa.Buffer, where: str) -> Manifest:
@@ -176,7 +202,7 @@ def _check_layout(layout: DocumentLayout) -> None:
         raise ManifestError(f"$.layout.compression: {shown(layout.compression)}; legal: {', '.join(compressions)}")
     for name, value, limit in (
         ("num_shards", layout.num_shards, MAX_SHARDS),
-        ("shard_examples", layout.shard_examples, MAX_EXAMPLES // MAX_SHARDS),
+        ("shard_examples", layout.shard_examples, MAX_SHARD_EXAMPLES),
     ):
         if not 1 <= value <= limit:
             raise ManifestError(f"$.layout.{name}: {shown(value)}; legal: 1..{limit}")

@@ -17,21 +17,20 @@ from ..kernels.buffers import Pool
 from ..ragged import BLOCK_ROWS, RaggedBatch
 from ..storage.folder import Folder
 from ..storage.open import open_folder, split_url
-from .manifest import LFS_POINTER, NAME, Manifest, ShardEntry
+from .manifest import LFS_POINTER, Manifest, ShardEntry
 from .manifest_parser import load
 
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """A manifest, the folder it describes, and its file name there.
+    """A manifest, and the folder it describes.
 
-    `by_name` is true where the manifest's own path was given, not its folder's: it may then stand alone.
+    `name` is its file name where its own path was given, not its folder's: it may then stand alone.
     """
 
     folder: Folder
     manifest: Manifest
-    name: str = NAME
-    by_name: bool = False
+    name: str | None = None
 
     def only(self, index: int) -> StoredDataset:
         """This dataset with one shard alone, its number 0: a small value, for work that is done elsewhere."""
@@ -119,16 +118,16 @@ def open_stored(location: str) -> StoredDataset:
         raise UsageError(f"{location!r} is a task, not a dataset; write ./{location} for a folder of that name")
     folder = open_folder(location)
     if folder.is_file():
-        return _open(*split_url(location), by_name=True)
+        return _open(*split_url(location))
     try:
-        return _open(folder, NAME)
+        return _open(folder)
     except UsageError as absent:
         # An object store does not tell a folder from a file: it may be a manifest after all.
         if folder.path is None:
             with suppress(UsageError):
-                return _open(*split_url(location), by_name=True)
+                return _open(*split_url(location))
         raise absent from None
 
 
-def _open(folder: Folder, name: str, by_name: bool = False) -> StoredDataset:
-    return StoredDataset(folder, load(folder, name), name, by_name)
+def _open(folder: Folder, name: str | None = None) -> StoredDataset:
+    return StoredDataset(folder, load(folder, name), name)

@@ -25,7 +25,7 @@ SCRATCH = ".building"  # sub-folder that holds everything unfinished (records, p
 
 
 class Folder(ABC):
-    """A folder of files, made by `open.open_folder`. Names are relative: "manifest.json", ".building/plan.json".
+    """A folder of files, made by `open.open_folder`. Names are relative: "_manifest", ".building/plan.json".
 
     Every method raises `StorageError`, one line of what, where and why, when the disk or the store refuses.
     A Folder may be pickled, shared between threads and carried over a fork.

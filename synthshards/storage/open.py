@@ -28,8 +28,8 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
     A PathLike is always a local path.
 
     >>> folder = open_folder("data/depo/train")
-    >>> folder.where("manifest.json")
-    'data/depo/train/manifest.json'
+    >>> folder.where("_manifest")
+    'data/depo/train/_manifest'
 
     Raises:
         UsageError: it names no folder, the scheme is unknown or needs a package that is not installed.
@@ -70,8 +70,8 @@ def open_folder(location: str | os.PathLike[str]) -> Folder:
 def split_url(location: str | os.PathLike[str]) -> tuple[Folder, str]:
     """The folder and the name of a file.
 
-    >>> split_url("s3://bucket/depo/manifest.json?region=eu-west-1")
-    (open_folder('s3://bucket/depo?region=eu-west-1'), 'manifest.json')
+    >>> split_url("s3://bucket/depo/_manifest?region=eu-west-1")
+    (open_folder('s3://bucket/depo?region=eu-west-1'), '_manifest')
 
     Raises:
         UsageError: there is no name, or as `open_folder`.

@@ -33,6 +33,7 @@ class RemoteFolder(Folder):
         self._connect = connect
         self._s3_options = s3_options  # None: another store
         self._connections: dict[int, Any] = {}
+        self._found = False  # whether anything was read here: then the bucket is there
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_remote, (self._base, self.url[len(self._base) :])
@@ -67,15 +68,19 @@ class RemoteFolder(Folder):
         with self._explained("read", name):
             try:
                 if self._fsspec:
-                    return pa.py_buffer(self._fsspec.cat_file(target))
-                with self._fs.open_input_file(target) as file:
-                    return file.read_buffer()
+                    data = pa.py_buffer(self._fsspec.cat_file(target))
+                else:
+                    with self._fs.open_input_file(target) as file:
+                        data = file.read_buffer()
+                self._found = True
+                return data
             except FileNotFoundError:
                 pass
             except OSError as error:
                 if not s3.is_absent(error):
                     raise
-        self.make()  # in a bucket that does not exist nothing is found either: say so
+        if not self._found:
+            self.make()  # in a bucket that does not exist nothing is found either: say so
         raise self._absent(name)
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:

@@ -184,8 +184,8 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_no_permission(tmp_path: Path) -> None:
     out = Path(make(tmp_path / "out"))
-    (out / "manifest.json").chmod(0)
-    if os.access(out / "manifest.json", os.R_OK):
+    (out / "_manifest").chmod(0)
+    if os.access(out / "_manifest", os.R_OK):
         pytest.skip("this user may read everything")
     outcome = run("info", out)
     assert outcome.code == 1
@@ -366,6 +366,6 @@ def test_info(tmp_path: Path) -> None:
         assert words in text
     assert "train-00004" not in text
     document = json.loads(run("info", out, "--json").out)
-    assert document == json.loads((Path(out) / "manifest.json").read_text())
+    assert document == json.loads((Path(out) / "_manifest").read_text())
     assert [(entry["start"], entry["stop"]) for entry in document["shards"]][-1] == (140, 160)
-    assert run("info", Path(out) / "manifest.json").code == 0
+    assert run("info", Path(out) / "_manifest").code == 0

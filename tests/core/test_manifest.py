@@ -7,14 +7,16 @@ import gzip
 import json
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_trees import WRONG, Json, Path_, fields, parent_of
 from small_datasets import make, run
 
 from synthshards.catalog import make_task
@@ -25,9 +27,6 @@ from synthshards.errors import ManifestError
 from synthshards.identity import Identity, Layout
 from synthshards.tasks.depo import DepoTask
 
-Json = Any
-Path_ = tuple[str | int, ...]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def raw(folder: Path) -> bytes:
-    return (folder / "manifest.json").read_bytes()
+    return (folder / "_manifest").read_bytes()
 
 
 @pytest.fixture
@@ -54,20 +53,6 @@ def refusal(document: Json | bytes) -> str:
     assert "\n" not in line
     assert len(line) < 700
     return line.removeprefix("here.json: ")
-
-
-def fields(tree: Json, at: Path_ = ()) -> Iterator[Path_]:
-    """The path of everything in a document but itself."""
-    branches: Any = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, branch in branches:
-        yield (*at, key)
-        yield from fields(branch, (*at, key))
-
-
-def parent_of(document: Json, path: Path_) -> Json:
-    for key in path[:-1]:
-        document = document[key]
-    return document
 
 
 def name_of(path: Path_) -> str:
@@ -120,12 +105,6 @@ def test_no_other_field_is_taken(good: Json) -> None:
         line = refusal(bad)
         assert "surplus" in line
         assert line.startswith(name_of(path)), line
-
-
-WRONG: list[Json] = [
-    None, True, False, 0, 1, -1, 7.0, 1.5, 1e300, 2**63, 2**64, 10**40, "", "x", "../x", "/etc/passwd", "é\n\x1b[31m",
-    "sha256:0", "x" * 100_000, [], [1], {}, {"a": 1}, [[[[]]]],
-]  # fmt: skip
 
 
 def test_every_field_has_its_type_and_range(good: Json) -> None:
@@ -429,36 +408,56 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> None:
-    bad = Path(make(tmp_path / "bad"))
-    path = bad / "manifest.json"
-    path.write_bytes(HOSTILE[kind](path.read_bytes()))
-    if kind == "300 MB":
-        os.truncate(path, 300 << 20)
-    before = sorted(bad.iterdir())
-    commands = [
+def commands_on(bad: Path, folder: Path, out: Path) -> list[list[str | Path]]:
+    """Every command that reads the manifest of the folder `bad`, another dataset beside it."""
+    return [
         ["info", bad],
         ["info", bad, "--json"],
         ["verify", bad],
         ["verify", bad, "--json"],
         ["verify", bad, "--rederive"],
-        ["reproduce", bad, "--out", tmp_path / "out"],
-        ["reproduce", bad / "manifest.json", "--out", tmp_path / "out"],
+        ["reproduce", bad, "--out", out],
         ["reproduce", folder, "--out", bad],
         ["overlap", bad, folder],
         ["overlap", folder, bad, "--json"],
         ["inspect", bad],
         ["build", "depo", "N=9", "K=3", "--examples", "100", "--shard-examples", "40", "--out", bad],
     ]
-    for command in commands:
+
+
+def test_two_manifests_are_one_too_many(folder: Path, tmp_path: Path) -> None:
+    bad = Path(make(tmp_path / "bad"))
+    shutil.copy(bad / "_manifest", bad / "manifest.json")
+    before = sorted(bad.iterdir())
+    overwriting = [*commands_on(bad, folder, tmp_path / "out")[-1], "--overwrite"]
+    for command in [*commands_on(bad, folder, tmp_path / "out"), overwriting, ["seal", bad]]:
         outcome = run(*command)
         assert outcome.code == 1, (command, outcome)
-        assert str(bad / "manifest.json") in outcome.line, (command, outcome)
+        assert outcome.line.endswith(
+            f"{bad}: holds _manifest and manifest.json; legal: one of them (delete the one that does not belong there)"
+        )
+    assert sorted(bad.iterdir()) == before
+    for name in ("_manifest", "manifest.json"):
+        assert run("verify", bad / name).code == 0
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_every_command_refuses_it(kind: str, folder: Path, tmp_path: Path) -> None:
+    bad = Path(make(tmp_path / "bad"))
+    path = bad / "_manifest"
+    path.write_bytes(HOSTILE[kind](path.read_bytes()))
+    if kind == "300 MB":
+        os.truncate(path, 300 << 20)
+    before = sorted(bad.iterdir())
+    out = tmp_path / "out"
+    for command in [*commands_on(bad, folder, out), ["reproduce", path, "--out", out]]:
+        outcome = run(*command)
+        assert outcome.code == 1, (command, outcome)
+        assert str(bad / "_manifest") in outcome.line, (command, outcome)
         assert outcome.line.isprintable()
         assert outcome.out == "", (command, outcome)
         assert kind != "300 MB" or outcome.line.endswith(": 314572800 bytes; legal: at most 268435456")
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
     assert sorted(bad.iterdir()) == before
 
 
@@ -499,7 +498,7 @@ def test_a_doubled_key_costs_no_more_behind_many_others(monkeypatch: pytest.Monk
     ],
 )
 def test_a_manifest_in_another_form_is_told(change: Callable[[bytes], bytes], words: str, tmp_path: Path) -> None:
-    path = Path(make(tmp_path / "rows")) / "manifest.json"
+    path = Path(make(tmp_path / "rows")) / "_manifest"
     path.write_bytes(change(path.read_bytes()))
     assert words in run("info", tmp_path / "rows").line
 

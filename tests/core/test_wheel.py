@@ -96,6 +96,11 @@ def test_installed_wheel_works_beside_a_users_own_modules(wheel: Path, tmp_path:
         "try:\n    task.iterable(0)\n"
         "except synthshards.UsageError as error:\n    print(error)\n"
     )
+    schema = (
+        "import importlib.resources\n"
+        "print((importlib.resources.files('synthshards.dataset') / 'manifest.schema.json').read_text(), end='')\n"
+    )
+    assert run(python, "-c", schema, cwd=home) == (ROOT / "docs" / "manifest.schema.json").read_text()
     assert "pip install 'synthshards[torch]'" in run(python, "-c", code, cwd=home, **cache)
     listed = run(python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check", cwd=home)
     assert "torch" not in listed.lower()

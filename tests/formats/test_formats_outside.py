@@ -1,4 +1,4 @@
-"""Other people's readers read our shards as they are: Hugging Face datasets, DuckDB, Polars, webdataset, tar."""
+"""Other people's readers read our folders: pyarrow, pandas, Hugging Face, DuckDB, Polars, webdataset, tar."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from format_rows import encode, text_batch, token_batch
+from pyarrow.dataset import dataset
 
+from synthshards.dataset.manifest import NAME as MANIFEST
 from synthshards.formats import FORMATS
 from synthshards.formats.base import Format
 from synthshards.ragged import RaggedBatch
@@ -29,17 +33,18 @@ def rows_of(batch: RaggedBatch) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def folder_of(folder: Path, format: Format, batch: RaggedBatch, shards: int, split: str = "train") -> Path:
+def folder_of(
+    folder: Path, format: Format, batch: RaggedBatch, shards: int, split: str = "train", compression: str | None = None
+) -> Path:
     """A finished dataset folder, as far as other readers are concerned: shards of the rows, and a manifest."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     size = -(-len(batch) // shards)
     for shard in range(shards):
         part = batch.slice(shard * size, min((shard + 1) * size, len(batch)))
-        data = encode(
-            format, part, metadata={"fingerprint": "sha256:00", "start": str(shard * size)}, start=shard * size
-        )
+        metadata = {"fingerprint": "sha256:00", "start": str(shard * size)}
+        data = encode(format, part, compression, metadata, shard * size)
         (folder / f"{split}-{shard:05}.{format.suffix}").write_bytes(data.to_pybytes())
-    (folder / "manifest.json").write_text('{"schema_version": 1, "dataset": {"task": "depo"}}\n')
+    (folder / MANIFEST).write_text('{"schema_version": 1, "dataset": {"task": "depo"}}\n')
     return folder
 
 
@@ -87,6 +92,32 @@ def test_hugging_face_loads_a_folder(
 
 
 @every_format
+@pytest.mark.parametrize("shards", [1, 2])
+def test_hugging_face_loads_the_folder_above_several_splits(format: Format, shards: int, tmp_path: Path) -> None:
+    folder_of(tmp_path / "depo" / "train", format, TOKENS, shards)
+    folder_of(tmp_path / "depo" / "eval", format, TOKENS.slice(0, 5), 1, "eval")
+    found = load_dataset(tmp_path, str(tmp_path / "depo"))
+    rows = {split: found[split].to_list() for split in found}
+    if format.name == "webdataset":
+        rows = {split: [unpack(row) for row in those] for split, those in rows.items()}
+    assert rows == {"train": rows_of(TOKENS), "test": rows_of(TOKENS)[:5]}
+
+
+@both
+@pytest.mark.parametrize("name", ["parquet", "arrow"])
+def test_pyarrow_and_pandas_read_a_folder_and_the_one_above(batch: RaggedBatch, name: str, tmp_path: Path) -> None:
+    folder_of(tmp_path / "data" / "train", FORMATS[name], batch, 2)
+    folder_of(tmp_path / "data" / "eval", FORMATS[name], batch, 1, "eval")
+    for folder, rows in (("train", rows_of(batch)), (".", 2 * rows_of(batch))):  # eval comes before train
+        path = tmp_path / "data" / folder
+        assert dataset(path, format=name if name == "parquet" else "ipc").to_table().to_pylist() == rows
+        if name == "parquet":
+            assert pq.read_table(path).to_pylist() == rows
+            frame = pytest.importorskip("pandas").read_parquet(path)
+            assert pa.Table.from_pandas(frame, preserve_index=False).to_pylist() == rows
+
+
+@every_format
 def test_hugging_face_loads_files_and_streams(format: Format, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "data", format, TOKENS, 2, "my_split")
     files = [str(path) for path in sorted(folder.glob("my_split-*"))]
@@ -107,8 +138,7 @@ def test_hugging_face_loads_files_and_streams(format: Format, tmp_path: Path) ->
 @pytest.mark.parametrize("compression", FORMATS["parquet"].compressions)
 def test_duckdb_reads_parquet(batch: RaggedBatch, compression: str, tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
-    path = tmp_path / "train-00000.parquet"
-    path.write_bytes(encode(FORMATS["parquet"], batch, compression).to_pybytes())
+    path = folder_of(tmp_path / "data", FORMATS["parquet"], batch, 2, compression=compression) / "*.parquet"
     with duckdb.connect() as connection:
         found = connection.sql(f"SELECT * FROM read_parquet('{path}')")
         names = {
@@ -135,8 +165,8 @@ def test_duckdb_reads_parquet(batch: RaggedBatch, compression: str, tmp_path: Pa
 )
 def test_polars_reads_parquet_and_arrow(batch: RaggedBatch, name: str, compression: str, tmp_path: Path) -> None:
     polars = pytest.importorskip("polars")
-    path = tmp_path / "train-00000"
-    path.write_bytes(encode(FORMATS[name], batch, compression).to_pybytes())
+    format = FORMATS[name]
+    path = folder_of(tmp_path / "data", format, batch, 2, compression=compression) / f"*.{format.suffix}"
     frame = polars.read_parquet(path) if name == "parquet" else polars.read_ipc(path)
     names = {"uint16": "UInt16", "uint32": "UInt32", "int32": "Int32", "bool": "Boolean", "string": "String"}
     types = {n: names[k] if "<" not in k else f"List({names[k[5:-1]]})" for n, k in batch.kinds.items()}
@@ -149,8 +179,8 @@ def test_polars_reads_parquet_and_arrow(batch: RaggedBatch, name: str, compressi
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_webdataset_reads_tar(batch: RaggedBatch, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    folder = folder_of(tmp_path / "data", FORMATS["webdataset"], batch, 1)
-    rows = list(webdataset.WebDataset(str(folder / "train-00000.tar"), shardshuffle=False).decode())
+    folder = folder_of(tmp_path / "data", FORMATS["webdataset"], batch, 2)
+    rows = list(webdataset.WebDataset(f"{folder}/train-{{00000..00001}}.tar", shardshuffle=False).decode())
     assert [row["__key__"] for row in rows] == [f"{i:012}" for i in range(len(batch))]
     if batch is TOKENS:
         assert {row["input_ids.npy"].dtype for row in rows} == {np.dtype("uint16")}

@@ -20,6 +20,7 @@ import pytest
 from format_rows import OTHER_COLUMNS, encode, every_kind
 
 from synthshards.catalog import TASKS, make_task
+from synthshards.dataset.manifest import NAME as MANIFEST
 from synthshards.formats import FORMATS
 from synthshards.ragged import KINDS, RaggedBatch
 
@@ -34,8 +35,12 @@ NODE_MODULES = Path(sys.prefix) / "node" / "node_modules"
 
 
 class Asked(NamedTuple):
-    """Shards, and a question: the rows whose `column` has the value, and what it has at most and at least."""
+    """A finished folder, and a question: the rows whose `column` has the value, and what it has at most and at least.
 
+    `paths` are its shards: hyparquet reads files alone.
+    """
+
+    folder: str
     paths: list[str]
     column: str
     value: int
@@ -52,7 +57,7 @@ class Found(NamedTuple):
 
 
 def by_pyarrow(asked: Asked) -> Found:
-    data = ds.dataset(asked.paths)
+    data = ds.dataset(asked.folder)
     filtered = data.to_table(filter=pc.field(asked.column) == asked.value)[asked.column].to_pylist()
     bounds = [
         chunk.statistics[asked.column]
@@ -63,10 +68,19 @@ def by_pyarrow(asked: Asked) -> Found:
     return Found(data.to_table().to_pydict(), filtered, lowest, highest, data.count_rows())
 
 
+def by_pandas(asked: Asked) -> Found:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(asked.folder)
+    filtered = pandas.read_parquet(asked.folder, filters=[(asked.column, "==", asked.value)])[asked.column].tolist()
+    column = frame[asked.column]
+    columns = {name: [plain(value) for value in frame[name]] for name in frame.columns}
+    return Found(columns, filtered, column.min(), column.max(), len(frame))
+
+
 def by_duckdb(asked: Asked) -> Found:
     duckdb = pytest.importorskip("duckdb")
     with duckdb.connect() as connection:
-        rows = connection.read_parquet(asked.paths)
+        rows = connection.read_parquet(f"{asked.folder}/*.parquet")
         columns = dict(zip(rows.columns, map(list, zip(*rows.fetchall(), strict=True)), strict=True))
         filtered = rows.filter(f'"{asked.column}" = {asked.value}').project(f'"{asked.column}"').fetchall()
         what = f'min("{asked.column}"), max("{asked.column}"), count("{asked.column}")'
@@ -75,7 +89,7 @@ def by_duckdb(asked: Asked) -> Found:
 
 def by_polars(asked: Asked) -> Found:
     polars = pytest.importorskip("polars")
-    frame, column = polars.scan_parquet(asked.paths), polars.col(asked.column)
+    frame, column = polars.scan_parquet(f"{asked.folder}/*.parquet"), polars.col(asked.column)
     filtered = frame.filter(column == asked.value).collect()[asked.column].to_list()
     bounds = frame.select(column.min().alias("a"), column.max().alias("b"), column.count().alias("c")).collect()
     return Found(frame.collect().to_dict(as_series=False), filtered, *bounds.row(0))
@@ -83,7 +97,7 @@ def by_polars(asked: Asked) -> Found:
 
 def by_fastparquet(asked: Asked) -> Found:
     fastparquet = pytest.importorskip("fastparquet")
-    file = fastparquet.ParquetFile(asked.paths)
+    file = fastparquet.ParquetFile(asked.folder)
     frame = file.to_pandas()
     columns = {name: [plain(value) for value in frame[name]] for name in frame.columns}
     wanted = [(asked.column, "==", asked.value)]
@@ -96,7 +110,7 @@ def by_fastparquet(asked: Asked) -> Found:
 def by_datafusion(asked: Asked) -> Found:
     datafusion = pytest.importorskip("datafusion")
     context = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(1))  # or rows change places
-    context.register_parquet("shards", str(Path(asked.paths[0]).parent), file_extension=".parquet")
+    context.register_parquet("shards", asked.folder, file_extension=".parquet")
     columns = context.sql("SELECT * FROM shards").to_pydict()
     name = f'"{asked.column}"'
     filtered = context.sql(f"SELECT {name} AS x FROM shards WHERE {name} = {asked.value}").to_pydict()["x"]
@@ -108,7 +122,7 @@ def by_datafusion(asked: Asked) -> Found:
 
 def by_clickhouse(asked: Asked) -> Found:
     chdb = pytest.importorskip("chdb")
-    glob = str(Path(asked.paths[0]).parent / "*.parquet")
+    glob = f"{asked.folder}/*.parquet"
 
     def query(what: str) -> dict[str, list[Any]]:
         settings = "SETTINGS output_format_arrow_string_as_string = 1"
@@ -123,7 +137,7 @@ def by_clickhouse(asked: Asked) -> Found:
 
 def by_daft(asked: Asked) -> Found:
     daft = pytest.importorskip("daft")
-    frame, column = daft.read_parquet(asked.paths), daft.col(asked.column)
+    frame, column = daft.read_parquet(f"{asked.folder}/*.parquet"), daft.col(asked.column)
     filtered = frame.where(column == asked.value).to_pydict()[asked.column]
     bounds = frame.agg(column.min().alias("a"), column.max().alias("b"), column.count().alias("c")).to_pydict()
     return Found(frame.to_pydict(), filtered, *(value[0] for value in bounds.values()))
@@ -142,7 +156,7 @@ def by_spark(asked: Asked) -> Found:
     }
     session = pyspark.SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    frame = session.read.parquet(*asked.paths)
+    frame = session.read.parquet(asked.folder)
     frame.createOrReplaceTempView("shards")
     name = f"`{asked.column}`"
     rows = [row for path in asked.paths for row in session.read.parquet(path).collect()]
@@ -200,23 +214,24 @@ def rows_of(case: str) -> RaggedBatch:
 
 
 @pytest.fixture(scope="module", params=[*TASKS, *OTHER_COLUMNS, "every kind"])
-def shards(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RaggedBatch, list[str]]:
-    """The rows of a case, and two shards of them."""
+def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RaggedBatch, Path]:
+    """The rows of a case, and a folder with two shards of them and what is no shard."""
     batch, folder = rows_of(request.param), tmp_path_factory.mktemp("shards")
     compression = "snappy" if request.param == "every kind" else "zstd"
     for i, part in enumerate((batch.slice(0, SPLIT_AT), batch.slice(SPLIT_AT, ROWS))):
         data = encode(PARQUET, part, compression, {"start": str(i * SPLIT_AT)})
         (folder / f"train-{i:05}.parquet").write_bytes(data.to_pybytes())
-    return batch, sorted(map(str, folder.iterdir()))
+    (folder / MANIFEST).write_text("{}\n")
+    return batch, folder
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_every_value_a_filter_and_an_aggregate(reader: str, shards: tuple[RaggedBatch, list[str]]) -> None:
-    batch, paths = shards
+def test_every_value_a_filter_and_an_aggregate(reader: str, dataset: tuple[RaggedBatch, Path]) -> None:
+    batch, folder = dataset
     column = next(name for name, kind in batch.kinds.items() if kind in ("uint16", "uint8"))
     expected = {name: col.tolist() for name, col in batch.columns.items()}
     values = expected[column]
-    found = READERS[reader](Asked(paths, column, values[-1]))
+    found = READERS[reader](Asked(str(folder), sorted(map(str, folder.glob("*.parquet"))), column, values[-1]))
     assert list(found.columns) == list(expected)
     for name, col in found.columns.items():
         wanted = expected[name]

@@ -106,9 +106,18 @@ def test_what_stands_in_the_place_of_a_file_is_no_obstacle_to_rows(out: str) -> 
     with pytest.warns(HealWarning, match="left as it is"):
         assert right(opened(out, heal="rewrite")[0])
     assert {path.name for path in Path(out).iterdir()} == {
-        "manifest.json",
+        "_manifest",
         *(f"train-0000{i}.parquet" for i in range(3)),
     }
+
+
+def test_a_folder_of_the_first_layout_is_healed_and_keeps_its_names(out: str) -> None:
+    (Path(out) / "_manifest").rename(Path(out) / "manifest.json")
+    before = files(out)
+    spoil(Path(out) / MIDDLE, "truncated")
+    with pytest.warns(HealWarning):
+        assert right(opened(out, heal="rewrite")[0])
+    assert files(out) == before
 
 
 def test_other_bytes_for_the_same_rows_are_not_written(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +178,12 @@ def unwritten(document: Any) -> None:
 def test_rows_that_no_file_holds_are_generated_in_silence(heal: str, out: str) -> None:
     edit_manifest(out, unwritten)
     for name in list(files(out)):
-        if name != "manifest.json":
+        if name != "_manifest":
             (Path(out) / name).unlink()
     shards, tally = opened(out, heal=heal)
     assert right(shards)
     assert tally.counts == {}
-    assert list(files(out)) == ["manifest.json"]
+    assert list(files(out)) == ["_manifest"]
 
 
 def test_such_rows_are_proved_too(out: str) -> None:
@@ -190,7 +199,7 @@ def test_such_rows_are_proved_too(out: str) -> None:
 def alone(out: str, tmp_path: Path) -> Path:
     """A manifest far from its shards."""
     (tmp_path / "elsewhere").mkdir()
-    return Path(shutil.copy(Path(out) / "manifest.json", tmp_path / "elsewhere" / "manifest.json"))
+    return Path(shutil.copy(Path(out) / "_manifest", tmp_path / "elsewhere" / "_manifest"))
 
 
 def test_a_manifest_that_stands_alone_needs_no_warning(alone: Path) -> None:
@@ -281,10 +290,10 @@ def test_generated_rows_are_memory_of_their_own(out: str) -> None:
 
 def test_the_manifest_stays_valid_json_whatever_happens(out: str) -> None:
     spoil(Path(out) / MIDDLE, "absent")
-    before = (Path(out) / "manifest.json").read_bytes()
+    before = (Path(out) / "_manifest").read_bytes()
     with pytest.warns(HealWarning):
         assert right(opened(out, heal="rewrite")[0])
-    assert (Path(out) / "manifest.json").read_bytes() == before
+    assert (Path(out) / "_manifest").read_bytes() == before
     assert json.loads(before)["layout"]["num_shards"] == 3
 
 

@@ -177,7 +177,7 @@ def test_nothing_is_left_of_a_script(folder: str, tmp_path: Path, kind: str, how
     shared = [path.name for path in Path("/dev/shm").iterdir()]
     assert not [name for name in shared for pid in (running.pid, *below) if f"_{pid}_" in name]
     assert sorted(p.name for p in Path(folder).iterdir()) == [
-        "manifest.json",
+        "_manifest",
         *(f"train-0000{i}.parquet" for i in range(3)),
     ]
 

@@ -74,14 +74,14 @@ def test_a_row_is_asked_for_by_an_integer(folder: str) -> None:
 
 def test_a_manifest_alone_will_do(folder: str, tmp_path: Path) -> None:
     path = tmp_path / "evals.json"
-    shutil.copy(f"{folder}/manifest.json", path)
+    shutil.copy(f"{folder}/_manifest", path)
     ds = open_dataset(path)
     assert all_of(ds.batches(96, shuffle=True)) == all_of(on_the_fly().batches(96, shuffle=True))
     assert ds[2321]["input_ids"].tolist() == on_the_fly()[2321]["input_ids"].tolist()
 
 
 def test_a_manifest_of_rows_that_no_file_holds_is_generated(folder: str, tmp_path: Path) -> None:
-    manifest = json.loads(Path(f"{folder}/manifest.json").read_text())
+    manifest = json.loads(Path(f"{folder}/_manifest").read_text())
     for entry in manifest["shards"]:
         entry["sha256"] = entry["bytes"] = None
     manifest["totals"]["bytes"] = None
@@ -92,7 +92,7 @@ def test_a_manifest_of_rows_that_no_file_holds_is_generated(folder: str, tmp_pat
 
 
 def test_one_string_changes_and_nothing_else(folder: str) -> None:
-    for location in ("depo", folder, f"{folder}/manifest.json", Path(folder), make_task("depo", SMALL)):
+    for location in ("depo", folder, f"{folder}/_manifest", Path(folder), make_task("depo", SMALL)):
         ds = open_dataset(location, seed=0, split="train", num_examples=100, **SMALL)
         assert [row for batch in all_of(ds.batches(10)) for row in batch["index"]] == list(range(100))
         assert ds[99]["input_ids"].tolist() == on_the_fly()[99]["input_ids"].tolist()
@@ -180,7 +180,7 @@ def test_a_dataset_of_a_relative_path_is_the_same_after_chdir(
 ) -> None:
     right = all_of(open_dataset(folder).batches(10))
     monkeypatch.chdir(Path(folder).parent)
-    opened = [open_dataset(Path(folder).name), open_dataset(f"{Path(folder).name}/manifest.json")]
+    opened = [open_dataset(Path(folder).name), open_dataset(f"{Path(folder).name}/_manifest")]
     monkeypatch.chdir(tmp_path)
     for ds in (*opened, *pickle.loads(pickle.dumps(opened))):
         assert all_of(ds.batches(10, heal="rewrite")) == right

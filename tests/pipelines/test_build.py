@@ -57,6 +57,31 @@ def test_growth_leaves_the_first_shards_untouched_and_gives_what_all_at_once_giv
     assert files(grown) == files(at_once)
 
 
+def test_a_folder_of_the_first_layout_keeps_the_name_of_its_manifest_until_it_is_overwritten(
+    tmp_path: Path, cli: Any
+) -> None:
+    folder = tmp_path / "x"
+
+    def first_layout(shards: int) -> dict[str, bytes]:
+        build(small(shards), str(tmp_path / str(shards)))
+        found = files(tmp_path / str(shards))
+        return {"manifest.json": found.pop("_manifest"), **found}
+
+    build(small(2), str(folder))
+    (folder / "_manifest").rename(folder / "manifest.json")
+    before = picture(folder)
+    assert build(small(2), str(folder)).made == 0
+    assert picture(folder) == before
+    assert build(small(3), str(folder)).made == 1
+    assert files(folder) == first_layout(3)
+    build(small(4), str(folder), only_shards="3")
+    assert seal(str(folder)).examples == 256
+    assert files(folder) == first_layout(4)
+    assert cli("verify", folder, "--rederive").code == 0
+    build(small(2), str(folder), overwrite=True)
+    assert set(files(folder)) == names(2)
+
+
 def test_growth_may_end_with_a_short_shard(tmp_path: Path, executor: Executor) -> None:
     build(small(2), str(tmp_path / "grown"), executor=executor)
     build(small(None, examples=150), str(tmp_path / "grown"), executor=executor)
@@ -231,7 +256,7 @@ def test_a_manifest_of_rows_without_files_makes_no_shard_pass_for_standing(tmp_p
     whole = load(open_folder(tmp_path / "whole"))
     bare = [type(entry)(**{**entry.as_dict(), "bytes": None, "sha256": None}) for entry in whole.shards]
     manifest = Manifest(whole.identity, whole.layout, whole.columns, bare)
-    open_folder(tmp_path / "x").write("manifest.json", manifest.to_json())
+    open_folder(tmp_path / "x").write("_manifest", manifest.to_json())
     assert build(small(2), str(tmp_path / "x")).made == 2
     assert files(tmp_path / "x") == files(tmp_path / "whole")
 
@@ -267,7 +292,7 @@ def test_parts_made_anywhere_and_sealed_are_what_one_build_gives(tmp_path: Path,
         ended = cli(*command, "--only-shards", part)
         assert ended.code == 0
         assert "synthshards seal" in ended.out
-        assert not (tmp_path / "x" / "manifest.json").exists()
+        assert not (tmp_path / "x" / "_manifest").exists()
     ended = cli("seal", tmp_path / "x")
     assert ended.code == 0
     assert "5 shards, 320 rows; sealed" in ended.out
@@ -373,7 +398,7 @@ def test_the_default_folder_takes_the_task_as_typed(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     args = ["N=20", "--examples", "10", "--split", "eval"]
     assert cli("build", "depo1-300", *args).code == 0
-    assert (tmp_path / "data" / "depo1-300" / "eval" / "manifest.json").is_file()
+    assert (tmp_path / "data" / "depo1-300" / "eval" / "_manifest").is_file()
     assert (
         load(open_folder("data/depo1-300/eval")).identity
         == make_plan(make_task("depo1-300", N=20), examples=10, split="eval").identity

@@ -192,12 +192,10 @@ def test_a_folder_that_is_deleted_during_a_build_is_an_error_and_gets_no_manifes
     monkeypatch.setattr(LocalFolder, "write", write)
     with pytest.raises(StorageError, match=r"deleted or moved|no longer what was written|No such file"):
         build(small(3), str(out), only_shards=part)
-    assert not (out / "manifest.json").exists()
+    assert not (out / "_manifest").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["train-00001.parquet", "manifest.json", ".building/plan-0.json", "train-00003.parquet"]
-)
+@pytest.mark.parametrize("name", ["train-00001.parquet", "_manifest", ".building/plan-0.json", "train-00003.parquet"])
 @pytest.mark.parametrize("command", ["build", "grow", "verify", "reproduce", "overlap", "seal", "info", "inspect"])
 def test_nobody_waits_for_a_pipe(name: str, command: str, tmp_path: Path, cli: Any) -> None:
     """To open one that has the name of a shard, a manifest or a plan would wait for its writer, for ever."""
@@ -217,7 +215,7 @@ def test_nobody_waits_for_a_pipe(name: str, command: str, tmp_path: Path, cli: A
     ended = cli(*words)
     assert ended.code in (0, 1, 2)
     assert ended.err.count("\n") == (ended.code != 0)
-    if name == "manifest.json" or (name == "train-00001.parquet" and command in ("verify", "overlap", "inspect")):
+    if name == "_manifest" or (name == "train-00001.parquet" and command in ("verify", "overlap", "inspect")):
         assert (ended.code, "a pipe, socket or device" in ended.err + ended.out) == (1, True)
 
 

@@ -250,7 +250,7 @@ def test_overwriting_makes_every_shard_anew_and_works_where_nothing_is(tmp_path:
 
 def test_overwriting_a_damaged_manifest_works_but_never_another_programs(tmp_path: Path) -> None:
     build(small(2), str(tmp_path / "x"))
-    whole, manifest = files(tmp_path / "x"), tmp_path / "x" / "manifest.json"
+    whole, manifest = files(tmp_path / "x"), tmp_path / "x" / "_manifest"
     os.truncate(manifest, 500)
     with pytest.raises(ManifestError):
         build(small(2), str(tmp_path / "x"))

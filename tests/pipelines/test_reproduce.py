@@ -12,6 +12,7 @@ from s3 import Server
 from small_datasets import FORMATS, SMALL, edit_manifest, make, run
 
 from synthshards.catalog import make_task
+from synthshards.dataset.manifest import NAMES
 from synthshards.dataset.stored import open_stored
 from synthshards.errors import DataError, UsageError
 from synthshards.pipelines import reproduce as reproducing
@@ -35,18 +36,18 @@ def forget_files(document: Any) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_same_bytes_manifest_included(tmp_path: Path, format: str) -> None:
     source = Path(make(tmp_path / "source", format=format, seed=5, split="eval"))
-    alone = tmp_path / "alone" / "manifest.json"
+    alone = tmp_path / "alone" / "_manifest"
     alone.parent.mkdir()
-    (source / "manifest.json").rename(alone)
+    (source / "_manifest").rename(alone)
     report = reproduce(str(alone), str(tmp_path / "again"), workers=2)
     assert report.made == 3
-    (source / "manifest.json").write_bytes(alone.read_bytes())
+    (source / "_manifest").write_bytes(alone.read_bytes())
     assert contents(tmp_path / "again") == contents(source)
 
 
 def test_an_eval_set_of_5000_rows_is_a_few_kilobytes(tmp_path: Path) -> None:
     source = Path(make(tmp_path / "source", split="eval", examples=5000, shard_examples=16384))
-    manifest = shutil.copy(source / "manifest.json", tmp_path / "eval-set")
+    manifest = shutil.copy(source / "_manifest", tmp_path / "eval-set")
     assert Path(manifest).stat().st_size < 3000
     reproduce(str(manifest), str(tmp_path / "again"))
     assert contents(tmp_path / "again") == contents(source)
@@ -65,10 +66,10 @@ def test_another_format_has_the_same_rows(tmp_path: Path, format: str) -> None:
     assert verify(str(tmp_path / "again"), rederive=True).ok
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "eval.json", "eval-set", "Eval of run 7.manifest"])
+@pytest.mark.parametrize("name", ["_manifest", "manifest.json", "eval.json", "eval-set", "Eval of run 7.manifest"])
 def test_whatever_the_name_of_the_manifest(tmp_path: Path, name: str) -> None:
     source = Path(make(tmp_path / "source"))
-    manifest = shutil.copy(source / "manifest.json", tmp_path / name)
+    manifest = shutil.copy(source / "_manifest", tmp_path / name)
     outcome = run("reproduce", manifest, "--out", tmp_path / "again")
     assert outcome.code == 0, outcome
     assert contents(tmp_path / "again") == contents(source)
@@ -197,8 +198,10 @@ def test_what_stands_is_checked_and_mended(tmp_path: Path) -> None:
     assert contents(again) == want
 
 
-def test_a_dataset_mends_itself_from_its_own_manifest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_mends_itself_from_its_own_manifest(name: str, tmp_path: Path) -> None:
     source = make(tmp_path / "source")
+    (Path(source) / "_manifest").rename(Path(source) / name)
     want = contents(Path(source))
     for index in (0, 2):
         path = Path(source) / f"train-0000{index}.parquet"
@@ -239,7 +242,7 @@ def test_wrong_usage_leaves_nothing(tmp_path: Path) -> None:
         ([source, "--out", again, "--format", "parket"], "did you mean 'parquet'"),
         ([source, "--out", again, "--only-shards", "2-3"], "legal: A-B with 0 ≤ A ≤ B ≤ 2"),
         ([tmp_path / "absent.json", "--out", again], "nothing there; legal: a dataset"),
-        ([tmp_path, "--out", again], "no manifest.json in it, but in folders below; legal: "),
+        ([tmp_path, "--out", again], "no _manifest in it, but in folders below; legal: "),
         (["depo1-225", "--out", again], "'depo1-225' is a task, not a dataset"),
         ([source, "--out", "nowhere://x"], "unknown scheme 'nowhere'"),
     ):
@@ -257,7 +260,7 @@ def test_in_an_object_store(s3_env: Server, s3_bucket: str, tmp_path: Path) -> N
     assert run("reproduce", source, "--out", url).code == 0
     assert {key.removeprefix("deep/copy/"): s3_env.get(s3_bucket, key) for key in s3_env.objects(s3_bucket)} == want
     for name in ("eval.json", "eval-set"):
-        s3_env.put(s3_bucket, f"manifests/{name}", want["manifest.json"])
+        s3_env.put(s3_bucket, f"manifests/{name}", want["_manifest"])
         outcome = run("reproduce", f"s3://{s3_bucket}/manifests/{name}", "--out", tmp_path / name)
         assert outcome.code == 0, outcome
         assert contents(tmp_path / name) == want
@@ -273,7 +276,7 @@ def test_the_rows_are_those_of_the_task(tmp_path: Path) -> None:
     """From the manifest to rows without the package's help: the digests are those of make_task's rows."""
     source = make(tmp_path / "source", seed=3)
     alone = tmp_path / "m.json"
-    alone.write_bytes((Path(source) / "manifest.json").read_bytes())
+    alone.write_bytes((Path(source) / "_manifest").read_bytes())
     out = str(tmp_path / "again")
     reproduce(str(alone), out)
     data = json.loads(alone.read_text())["dataset"]

@@ -57,6 +57,22 @@ def test_a_prefix_holds_what_a_folder_holds_finished_grown_and_overwritten(
     assert objects() == local(tmp_path / "1", 1, format="webdataset", seed=1)
 
 
+def test_a_prefix_of_the_first_layout_grows_under_the_name_that_it_has(
+    s3_url: str, s3_bucket: str, s3_env: Server, objects: Any, tmp_path: Path, cli: Any
+) -> None:
+    build(small(2), s3_url)
+    s3_env.put(s3_bucket, "prefix/manifest.json", objects()["_manifest"])
+    for command in (["verify"], ["build", *SMALL, "--shards", "4", "--out"]):
+        ended = cli(*command, s3_url)
+        assert ended.code == 1
+        assert "holds _manifest and manifest.json; legal: one of them" in ended.err
+    open_folder(s3_url).delete("_manifest")
+    assert cli("verify", s3_url).code == 0
+    build(small(4), s3_url)
+    found = local(tmp_path / "4", 4)
+    assert objects() == {"manifest.json": found.pop("_manifest"), **found}
+
+
 def test_parts_of_two_machines_are_sealed(s3_url: str, objects: Any, tmp_path: Path, cli: Any) -> None:
     for part in ("2-2", "0-1"):
         ended = cli("build", *SMALL, "--shards", "4", "--out", s3_url, "--only-shards", part)
@@ -65,7 +81,7 @@ def test_parts_of_two_machines_are_sealed(s3_url: str, objects: Any, tmp_path: P
     assert ended.code == 2
     assert "1 of 4 shards are missing; make them with the same build command and --only-shards 3-3" in ended.err
     build(small(4), s3_url, only_shards="3")
-    assert "manifest.json" not in objects()
+    assert "_manifest" not in objects()
     assert cli("seal", s3_url).code == 0
     assert objects() == local(tmp_path / "x", 4)
 
@@ -106,7 +122,7 @@ def test_killed_in_an_upload_no_object_is_half_there_and_the_next_run_goes_on(
     moment: str, s3_url: str, s3_proxy: Server, objects: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = local(tmp_path / "x", 4)
-    wanted = "PUT .*train-00002" if "shard" in moment else "PUT .*manifest.json"
+    wanted = "PUT .*train-00002" if "shard" in moment else "PUT .*_manifest"
     s3_proxy.delay(wanted, 3)
     process = subprocess.Popen([*CLI, "build", *SMALL, "--shards", "4", "--workers", "1", "--out", s3_url])
     seen: list[str] = []
@@ -117,7 +133,7 @@ def test_killed_in_an_upload_no_object_is_half_there_and_the_next_run_goes_on(
     process.kill()
     process.wait()
     s3_proxy.refuse("")
-    assert "manifest.json" not in objects()
+    assert "_manifest" not in objects()
     time.sleep(3.2)  # what the proxy holds arrives: whole, as a store takes no less
     for name, data in objects().items():
         assert name.startswith(SCRATCH) or data == whole[name]
@@ -133,7 +149,7 @@ def test_a_store_that_refuses_is_one_line_and_what_was_done_is_kept(
     ended = cli(*command)
     assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
     assert f"cannot write {s3_url}/train-00002.parquet: Quota exceeded" in ended.err
-    assert {"manifest.json", "train-00002.parquet"}.isdisjoint(objects())
+    assert {"_manifest", "train-00002.parquet"}.isdisjoint(objects())
     s3_proxy.refuse("")
     ended = cli(*command)
     assert ended.code == 0
@@ -243,7 +259,7 @@ def test_a_manifest_vouches_for_no_shard_that_another_build_deleted_meanwhile(
     monkeypatch.setattr(RemoteFolder, "write", write)
     with pytest.raises(StorageError, match=r"1 shards are no longer what was written \(such as train-00000"):
         build(small(3), s3_url, workers=1)
-    assert "manifest.json" not in objects()
+    assert "_manifest" not in objects()
     build(small(3), s3_url)  # the same again, as the error says
     assert objects() == local(tmp_path / "x", 3)
 

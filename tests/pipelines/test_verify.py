@@ -146,7 +146,7 @@ def test_other_files_are_noted(out: Path) -> None:
 
 def test_a_manifest_of_another_name(out: Path) -> None:
     """The shards are looked for beside it, and it is no note."""
-    (out / "manifest.json").rename(out / "depo.description")
+    (out / "_manifest").rename(out / "depo.description")
     findings = verify(str(out / "depo.description"))
     assert findings.ok
     assert findings.notes == []
@@ -391,7 +391,7 @@ def test_a_manifest_of_rows_that_no_file_holds(tmp_path: Path) -> None:
 
     edit_manifest(str(out), forget)
     alone = tmp_path / "eval.json"
-    (out / "manifest.json").rename(alone)
+    (out / "_manifest").rename(alone)
     found = problems(alone)
     assert list(found) == ["train-00000.parquet", "train-00001.parquet", "train-00002.parquet"]
     assert set(found.values()) == {

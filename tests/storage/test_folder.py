@@ -16,7 +16,7 @@ from synthshards.errors import StorageError
 from synthshards.storage.folder import SCRATCH, Folder, reason
 from synthshards.storage.open import open_folder, split_url
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest"
 ODD_NAMES = ["a b", "50%", "c%20d", "e#f", "g+h", "é✓", "what?", "x&y=1", "~", "a=b;c"]
 
 

@@ -14,7 +14,7 @@ from helpers import fails, python
 from synthshards.errors import UsageError
 from synthshards.storage.open import open_folder, split_url
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest"
 
 
 def test_local_paths_stay_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_a_relative_folder_stays_where_it_was_opened(tmp_path: Path, monkeypatch
     """Also in pickles; messages show it as it was written."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    folders = [open_folder("data"), split_url("data/manifest.json")[0], open_folder(Path("data"))]
+    folders = [open_folder("data"), split_url("data/_manifest")[0], open_folder(Path("data"))]
     monkeypatch.chdir(tmp_path / "elsewhere")
     for folder in (*folders, *pickle.loads(pickle.dumps(folders))):
         folder.write("x", b"abc")
@@ -68,18 +68,18 @@ def test_urls_keep_their_query() -> None:
 @pytest.mark.parametrize(
     ("location", "url", "name"),
     [
-        ("data/x/manifest.json", "data/x", MANIFEST),
-        ("manifest.json", ".", MANIFEST),
-        ("/manifest.json", "/", MANIFEST),
+        ("data/x/_manifest", "data/x", MANIFEST),
+        ("_manifest", ".", MANIFEST),
+        ("/_manifest", "/", MANIFEST),
         ("a%20b/c%20d", "a%20b", "c%20d"),
         ("why?x=1/f", "why?x=1", "f"),
-        (Path("data/x/manifest.json"), "data/x", MANIFEST),
+        (Path("data/x/_manifest"), "data/x", MANIFEST),
         ("file:///a%20b/c%20d", "file:///a%20b", "c d"),
-        ("file:///manifest.json", "file:///", MANIFEST),
-        ("s3://bucket/manifest.json", "s3://bucket", MANIFEST),
+        ("file:///_manifest", "file:///", MANIFEST),
+        ("s3://bucket/_manifest", "s3://bucket", MANIFEST),
         ("s3://bucket/p/c%20d?region=x", "s3://bucket/p?region=x", "c%20d"),
         ("s3://bucket/p/m?endpoint_override=http://h:1", "s3://bucket/p?endpoint_override=http://h:1", "m"),
-        ("memory://x/manifest.json", "memory://x", MANIFEST),
+        ("memory://x/_manifest", "memory://x", MANIFEST),
     ],
 )
 def test_split_url(location: str | Path, url: str, name: str) -> None:

@@ -35,7 +35,7 @@ def picture(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 def names(shards: int, suffix: str = "parquet") -> set[str]:
     """What a finished folder holds."""
-    return {"manifest.json", *(f"train-{index:05d}.{suffix}" for index in range(shards))}
+    return {"_manifest", *(f"train-{index:05d}.{suffix}" for index in range(shards))}
 
 
 def unfinished(folder: Path, shards: int, **options: Any) -> Path:

@@ -125,7 +125,7 @@ def _sound_manifests(folder: Path) -> list[Any]:
     for number, (task, params) in enumerate([("depo", {"N": 9, "K": 3}), ("brevo", {"N": 9}), ("mano", {"L": 2}),
                                              ("lano", {}), ("capo", {"num_people": 20})]):  # fmt: skip
         out = make(folder / f"sound-{number}", task=task, params=params, examples=20, shard_examples=10)
-        found.append(json.loads((Path(out) / "manifest.json").read_text()))
+        found.append(json.loads((Path(out) / "_manifest").read_text()))
     return found
 
 
@@ -183,7 +183,7 @@ def folder(folder: Path) -> Callable[[random.Random], None]:
     for number, (task, params, name) in enumerate([("depo", {"N": 9, "K": 3}, "parquet"), ("lano", {}, "arrow"),
                                                    ("capo", {"num_people": 20}, "webdataset")]):  # fmt: skip
         out = make(folder / str(number), task=task, params=params, examples=20, shard_examples=10, format=name)
-        outs.append((out, json.loads((Path(out) / "manifest.json").read_text())))
+        outs.append((out, json.loads((Path(out) / "_manifest").read_text())))
     sides = [out for out, _ in outs]
 
     def case(chance: random.Random) -> None:
@@ -211,7 +211,7 @@ def folder(folder: Path) -> Callable[[random.Random], None]:
                     params[name] = chance.choice(big[name])
         else:
             document = change_document(document, chance)
-        path = Path(out) / "manifest.json"
+        path = Path(out) / "_manifest"
         path.write_text(json.dumps(_made_whole(document)))
         try:
             stored = open_stored(out)

@@ -75,7 +75,7 @@ def run(*args: str | Path) -> Outcome:
 
 def edit_manifest(out: str, change: Callable[[Any], None]) -> None:
     """Change a manifest's JSON in place."""
-    path = Path(out) / "manifest.json"
+    path = Path(out) / "_manifest"
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))

@@ -23,7 +23,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=" ".join)
 
 
 def contents(folder: Path) -> list[str]:
-    return [shard["content"] for shard in json.loads((folder / "manifest.json").read_bytes())["shards"]]
+    return [shard["content"] for shard in json.loads((folder / "_manifest").read_bytes())["shards"]]
 
 
 @every_kind
@@ -33,7 +33,7 @@ def test_build_verify_reproduce_inspect(kind: list[str], format: str, tmp_path: 
     size = ["--examples", "90", "--shard-examples", "40"]
     assert cli("build", *kind, *size, "--format", format, "--out", out).code == 0
     assert cli("verify", out, "--rederive").code == 0
-    manifest = out / "manifest.json"
+    manifest = out / "_manifest"
     assert cli("reproduce", manifest, "--out", again).code == 0
     assert files(again) == files(out)
     formats = list(FORMATS)

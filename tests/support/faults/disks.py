@@ -77,7 +77,7 @@ def full(tries: int, chance: Random, place: Path) -> Iterator[str]:
             for name, data in files(out).items() if out.exists() else ():
                 if name.endswith(".tmp"):
                     problem = f"{name} is left"
-                if not name.startswith(SCRATCH) and name != "manifest.json" and data != whole[name]:
+                if not name.startswith(SCRATCH) and name != "_manifest" and data != whole[name]:
                     problem = f"{name} is half made"
             large()
             build(small(4), str(out))
@@ -129,7 +129,7 @@ def rows_of(out: Path | str, **options: str) -> list[list[int]]:
 CLOSED = {
     "the folder, for writing": {".": 0o555},
     "the folder, for all": {".": 0o000},
-    "the manifest": {"manifest.json": 0o000},
+    "the manifest": {"_manifest": 0o000},
     "a shard": {"train-00001.parquet": 0o000},
     "the scratch folder, for writing": {SCRATCH: 0o555},
     "the scratch folder, for all": {SCRATCH: 0o000},

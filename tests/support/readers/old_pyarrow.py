@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 asked = json.load(sys.stdin)
-data = ds.dataset(asked["paths"])
+data = ds.dataset(asked["folder"])
 bounds = [group.statistics[asked["column"]] for fragment in data.get_fragments() for group in fragment.row_groups]
 found = {
     "columns": data.to_table().to_pydict(),
