@@ -30,7 +30,8 @@ class TaskIterable(IterableDataset[dict[str, Any]]):
         task: what to generate.
         seed: 0..2^64−1.
         num_examples: rows in all; None is endless (or the whole of a finite task).
-        rank, world_size: as for `Dataset.batches`; None: those of torch.distributed where it runs now, else 0 of 1.
+        rank: as for `Dataset.batches`; None: that of torch.distributed where it runs now, else 0.
+        world_size: likewise; None: that of torch.distributed, else 1.
 
     Raises:
         UsageError: an argument out of range, at construction.

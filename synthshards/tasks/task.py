@@ -245,7 +245,8 @@ class Task:
         """A torch IterableDataset of the rows of `iter_examples` as tensors, split over ranks and DataLoader workers.
 
         Args:
-            rank, world_size: None: those of torch.distributed where it runs now, else 0 of 1.
+            rank: None: that of torch.distributed where it runs now, else 0.
+            world_size: likewise, else 1.
 
         Raises:
             UsageError: torch is not installed, or an argument is out of range.
