@@ -18,7 +18,9 @@ from .config.options import DataOptions, EvalOptions, RunOptions, TrainOptions
 from .data.batches import training_tensors
 from .data.eval_sets import eval_sets, longest_row, metric_options
 from .data.train_tasks import make_train_tasks
+from .evaluation.causality import check_causal
 from .evaluation.evaluate import scores
+from .evaluation.generators import seed_all
 from .evaluation.isolation import check_isolation
 from .loop.failures import explained
 from .loop.step import choose_device, make_optimizer, mean_loss
@@ -77,6 +79,8 @@ def _experiment(overrides: Sequence[str]) -> None:
         longest_row=max(longest_row(sets, train_task.tokenizer), train.seq_len or 0),
     )  # fmt: skip
     model = built.model.to(device)
+    if built.prove is not None:
+        check_causal(model, built.vocab_size, built.context, built.prove)
     if train.packing != "pad" and train.isolate:
         check_isolation(model, built.vocab_size, "train.isolate", "train.packing=pad")
     if line := built.about_seed(seed):
@@ -88,7 +92,7 @@ def _experiment(overrides: Sequence[str]) -> None:
         train.batch_size, packing=train.packing, seq_len=train.seq_len, repeat=True, tokenizer=train_task.tokenizer,
         pad_id=(special.pad if special is not None else None) or 0,
     )  # fmt: skip
-    torch.manual_seed(seed)
+    seed_all(seed)
     for step, batch in zip(range(1, train.max_steps + 1), stream, strict=False):
         inputs = {key: value.to(device) for key, value in training_tensors(batch).items()}
         loss = mean_loss(model, inputs, train.isolate, built.plain_logits)

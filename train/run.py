@@ -29,6 +29,8 @@ from .data.batches import epoch_sizes, shifted, stream_of
 from .data.eval_sets import longest_met
 from .data.train_tasks import make_train_tasks
 from .data.trained_rows import COMPARED
+from .evaluation.causality import check_causal
+from .evaluation.generators import seed_all
 from .evaluation.isolation import check_isolation
 from .evaluator import Evaluator, derived_seed
 from .loop import checkpoint
@@ -94,6 +96,8 @@ class Run:
             longest_row=longest_met(self.train_tasks, self.evaluator.sets, self.train, self.eval),
         )  # fmt: skip
         self.model: nn.Module = self.built.model.to(self.device)
+        if self.built.prove is not None:
+            check_causal(self.model, self.built.vocab_size, self.built.context, self.built.prove)
         if self.train.packing != "pad" and self.train.isolate:
             check_isolation(self.model, self.built.vocab_size, "train.isolate", "train.packing=pad")
         elif self.eval.isolate and self.evaluator.in_windows:
@@ -110,9 +114,9 @@ class Run:
 
     def run(self) -> None:
         """Train to the last step, or until it diverges; at Ctrl-C and SIGTERM write a checkpoint and pass them on."""
-        digest = checkpoint.digest_of(self.config)
+        digest = checkpoint.digest_of({**self.config, **self.built.source})
         state = checkpoint.load(self.folder, digest) if self.train.resume == "auto" else None
-        torch.manual_seed(derived_seed(self.seed, self.rank))
+        seed_all(derived_seed(self.seed, self.rank))
         if state is not None:
             self._restore(state)
             self._say(f"going on from step {self.step} of {checkpoint.NAME}")
@@ -319,6 +323,7 @@ class Run:
     def _record(self) -> None:
         figures = {
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "model": {"name": self.config["model"]["name"], **self.built.record},
             "id": self.id,
             "steps": self.step,
             "examples_seen": self.examples_seen,

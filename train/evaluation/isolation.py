@@ -6,15 +6,13 @@ keyword and run over them (Qwen3-Next, Bamba, Jamba, RecurrentGemma), and so doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from synthshards.errors import UsageError
 
 from .logits import accepted, borders, context_of, device_of, evaluating
+from .probing import undisturbed, without_zeros
 
 #: Windows and tokens of the proof: two rows in each, longer than the reach of any convolution in use.
 _WINDOWS, _LENGTH = 4, 16
@@ -32,7 +30,7 @@ def check_isolation(model: nn.Module, vocab_size: int, key: str, instead: str) -
         instead: another setting that makes it needless.
     """
     legal = f"legal: {key}=false, or {instead}"
-    name = type(model).__name__
+    name = type(getattr(model, "module", model)).__name__
     if not accepted(model, position_ids=None, segment_ids=None):
         raise UsageError(f"{key}=true: {name} takes no position_ids, by which packed rows stay apart; {legal}")
     share = leak(model, vocab_size)
@@ -60,25 +58,11 @@ def leak(model: nn.Module, vocab_size: int) -> float:
     }
 
     def logits(tokens: Tensor) -> Tensor:
-        torch.manual_seed(0)  # what is drawn is drawn alike in both passes
+        begin()
         out: Tensor = model(input_ids=tokens.to(device), **told).logits
         return out.float()
 
-    cards = [device] if device.type == "cuda" else []
-    with evaluating(model), torch.random.fork_rng(cards), _without_zeros(model, draw):
+    with undisturbed(model) as begin, evaluating(model), without_zeros(model, draw):
         moved = (logits(ids) - logits(exchanged % vocab_size)).abs().amax(-1)
     own, other = moved[:, :half].amax(1), moved[:, half:].amax(1)
     return float((other / own).nan_to_num(0.0, 0.0).min())
-
-
-@contextmanager
-def _without_zeros(model: nn.Module, draw: torch.Generator) -> Iterator[None]:
-    """The model with small numbers in place of weights that start at zero, which would hide what flows through them."""
-    zeros = [weight for weight in model.parameters() if not weight.any()]
-    try:
-        for weight in zeros:
-            weight.copy_(torch.randn(weight.shape, generator=draw) * 0.02)
-        yield
-    finally:
-        for weight in zeros:
-            weight.zero_()

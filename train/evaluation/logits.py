@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,11 +43,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def accepted(model: nn.Module, **wished: Any) -> dict[str, Any]:
-    """Those of the keywords that the model's `forward` names, or that of the model in it to which it passes them on."""
+def keywords(model: nn.Module) -> Collection[str]:
+    """The keywords that the model's `forward` names, or that of the model in it to which it passes them on.
+
+    A model that stands before another tells them itself, as `forward_keywords`.
+    """
+    told: Collection[str] | None = getattr(model, "forward_keywords", None)
+    if told is not None:
+        return told
     names = dict(inspect.signature(model.forward).parameters)
     if any(p.kind is p.VAR_KEYWORD for p in names.values()):
         names |= inspect.signature(getattr(model, "base_model", model).forward).parameters
+    return names
+
+
+def accepted(model: nn.Module, **wished: Any) -> dict[str, Any]:
+    """Those of the wished keywords that the model takes: see `keywords`."""
+    names = keywords(model)
     return {name: value for name, value in wished.items() if name in names}
 
 

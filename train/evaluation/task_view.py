@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .logits import keywords
 
 
 class TaskView(nn.Module):
@@ -23,9 +26,9 @@ class TaskView(nn.Module):
         self.config: Any = getattr(model, "config", None)
 
     @property
-    def base_model(self) -> nn.Module:
-        """The model, whose `forward` says which keywords are known (see `accepted`)."""
-        return self.model
+    def forward_keywords(self) -> Collection[str]:
+        """Those that the model takes."""
+        return keywords(self.model)
 
     def forward(
         self,

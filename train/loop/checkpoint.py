@@ -17,8 +17,10 @@ from synthshards.errors import DataError, UsageError, first_line
 from synthshards.loaders.threaded import Loader
 from synthshards.storage.local import replacing
 
+from ..evaluation.generators import get_states, set_states
+
 NAME = "checkpoint.pt"
-_VERSION = 2
+_VERSION = 3
 #: Options that may differ between a run and its resumption: they change nothing that has been computed.
 _FREE = {
     "output_dir", "metrics_file", "plot_file", "logging", "train.resume", "train.checkpoint_every", "train.num_workers",
@@ -40,23 +42,12 @@ def digest_of(config: Mapping[str, Any]) -> str:
 
 def rank_state(model: nn.Module, loader: Loader, device: torch.device) -> dict[str, Any]:
     """What a rank goes on from beside the weights: where its rows stand, and the generators that it draws from."""
-    recursion = getattr(model, "recursion", None)
-    return {
-        "loader": json.dumps(loader.state_dict()),
-        "generator": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "recursion": recursion.get_state() if recursion is not None else None,
-    }
+    return {"loader": json.dumps(loader.state_dict()), "generators": get_states(model, device)}
 
 
 def set_rank_state(state: Mapping[str, Any], model: nn.Module, loader: Loader, device: torch.device) -> None:
     """Go on from what `rank_state` gave."""
-    torch.set_rng_state(state["generator"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    recursion = getattr(model, "recursion", None)
-    if recursion is not None:
-        recursion.set_state(state["recursion"])
+    set_states(state["generators"], model, device)
     loader.load_state_dict(json.loads(state["loader"]))
 
 

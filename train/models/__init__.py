@@ -18,10 +18,12 @@ from .base import (
     SpecialIds,
     check_fits,
     enable_gradient_checkpointing,
+    fitted,
     global_generator,
     parse_group,
 )
 from .canon_llama import spec as canon_llama
+from .custom import spec as custom
 from .recurrent_olmo3 import spec as recurrent_olmo3
 
 #: The models of ``model=``, by name.
@@ -30,6 +32,7 @@ MODELS: dict[str, ModelSpec] = {
     "from_pretrained": pretrained.SPEC,
     "llama": canon_llama.SPEC,
     "recurrent_olmo3": recurrent_olmo3.SPEC,
+    "custom": custom.SPEC,
 }
 #: What ``model=`` means where nothing is said.
 DEFAULT_MODEL = "recurrent_olmo3"
@@ -83,7 +86,7 @@ def build_model(
     """
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise UsageError(f"seed={seed!r} is not legal; legal: int 0..2^64-1")
-    parsed = parse_options(name, options)
+    parsed = fitted(parse_options(name, options), largest_id, longest_row)
     spec = MODELS[name]
     config = spec.configure(parsed, seed)
     vocab_size, context = int(config.vocab_size), getattr(config, "max_position_embeddings", None)
@@ -106,4 +109,7 @@ def build_model(
         enable_gradient_checkpointing(model)
     # A pretrained model may be of an architecture that another spec describes.
     kind = next((one for one in MODELS.values() if config.model_type in one.architectures), spec)
-    return BuiltModel(model.train(), vocab_size, context, kind.plain_logits, kind.unused_weights, special, copied)
+    return BuiltModel(
+        model.train(), vocab_size, context, kind.plain_logits, kind.unused_weights, special, copied,
+        parsed.called if spec.prove else None, spec.record(model, parsed),
+    )  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from msgspec import structs
 
@@ -14,6 +16,9 @@ from synthshards.errors import UsageError
 from synthshards.params import Settings, parse
 
 S = TypeVar("S", bound=Settings)
+
+#: The vocabulary and context of a model whose options and task say neither.
+VOCAB_SIZE, CONTEXT = 10064, 2048
 
 
 class ModelOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +35,14 @@ class ModelOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The tokenizer whose special ids the task takes: a hub name or a local folder."""
         return None
 
+    @property
+    def called(self) -> str:
+        """The setting that says which model it is, as messages call it."""
+        return "model"
+
+
+O = TypeVar("O", bound=ModelOptions)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -43,6 +56,8 @@ class ModelSpec:
         architectures: the `model_type` of the configurations whose models the two lines below are true of.
         plain_logits: whether logits are the output embedding of the last hidden state, and nothing else.
         unused_weights: whether a step may leave weights out, for which ranks must then look.
+        prove: whether it must be tried out before it is believed to be a causal language model.
+        record: (model, options) → what ``run.json`` says of it under ``model``.
     """
 
     Options: type[ModelOptions]
@@ -52,6 +67,8 @@ class ModelSpec:
     architectures: tuple[str, ...] = ()
     plain_logits: bool = False
     unused_weights: bool = False
+    prove: bool = False
+    record: Callable[[Any, Any], Mapping[str, Any]] = lambda model, options: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +95,8 @@ class BuiltModel:
         plain_logits, unused_weights: as `ModelSpec`.
         special: the ids of the tokenizer that came with it, None without one.
         copied: names of the weights that were copied from another model.
+        prove: the setting that messages name where it must be tried out (see `ModelSpec`), else None.
+        record: as `ModelSpec`.
     """
 
     model: Any
@@ -87,6 +106,13 @@ class BuiltModel:
     unused_weights: bool
     special: SpecialIds | None = None
     copied: tuple[str, ...] = ()
+    prove: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What results depend on beside the settings: the digest of the code that made the model, if it is a user's."""
+        return {key: value for key, value in self.record.items() if key == "source_sha256"}
 
     def about_seed(self, seed: int) -> str | None:
         """What to tell of a seed that draws not all weights, or none."""
@@ -120,6 +146,13 @@ def parse_group(cls: type[S], values: Any, where: str, group: str) -> S:
             name = f"{group}.{field.name}"
             parsed[field.name] = parse_group(type(field.default), values.get(field.name, {}), name, name)
     return parse(cls, parsed, where)
+
+
+def fitted(options: O, largest_id: int | None, longest_row: int | None) -> O:
+    """The options with a vocabulary and a context that are what the task needs, where they are left open (null)."""
+    needed = {"vocab_size": None if largest_id is None else largest_id + 1, "context": longest_row}
+    left = {name: value for name, value in needed.items() if value is not None and getattr(options, name, 0) is None}
+    return structs.replace(options, **left)
 
 
 def check_divides(where: str, part: str, divisor: int, whole: str, number: int) -> None:
@@ -163,13 +196,18 @@ def enable_gradient_checkpointing(model: Any) -> None:
 
 @contextmanager
 def global_generator(seed: int) -> Iterator[None]:
-    """Torch's CPU generator, which initial weights are drawn from, under `seed`; afterwards as it was.
+    """The generators that initial weights are drawn from (torch's on the CPU, numpy's, Python's) under `seed`; then as
+    they were.
 
     `torch.manual_seed` would seed the generators of all devices, which nothing here would put back.
     """
-    before = torch.get_rng_state()
+    torch_before, numpy_before, python_before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
+    np.random.set_state(np.random.RandomState(np.random.MT19937(seed)).get_state())
+    random.seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(before)
+        torch.set_rng_state(torch_before)
+        np.random.set_state(numpy_before)
+        random.setstate(python_before)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
+from synthshards.errors import UsageError, nearest
 
-from synthshards.errors import SynthshardsError, UsageError, cut, first_line, nearest
+from ..loop.failures import users_code
 
 _LEGAL = "legal: module:function or path/to/file.py:function"
 #: The digests of the sources that were run, by the name of their module: what has changed since is run again.
@@ -64,41 +64,6 @@ def standing_here() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-@contextmanager
-def users_code(where: str) -> Iterator[None]:
-    """What code of the user's raises, as one line that says where it was raised.
-
-    Raises:
-        UsageError: it raised anything but what is the machine's fault (memory, a device) or ours.
-    """
-    try:
-        yield
-    except (SynthshardsError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{where}: {raised(error)}") from error
-
-
-def raised(error: BaseException) -> str:
-    """An error in one line: its class, what it says, and the line of the user's code that it came from."""
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    said = cut(first_line(error), 300)
-    kind = "" if said == type(error).__name__ else f"{type(error).__name__}: "
-    return f"{kind}{said}{users_line(error) or ''}"
-
-
-def users_line(error: BaseException) -> str | None:
-    """`` (file, line n)``, the innermost line of a user's own code that an error came through, None without any."""
-    own, others = Path(__file__).parents[2], (sys.prefix, sys.base_prefix, "<")
-    frames = [
-        f"{frame.filename}, line {frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(others) and not Path(frame.filename).is_relative_to(own)
-    ]
-    return f" ({frames[-1]})" if frames else None
-
-
 def _of_file(place: str, where: str) -> ModuleType:
     """The module of a source file; those beside it can be imported, as from a script."""
     path = Path(place).expanduser().absolute()
@@ -123,7 +88,8 @@ def _of_file(place: str, where: str) -> ModuleType:
 def _of_name(place: str, where: str) -> ModuleType:
     """The module of a dotted name."""
     top = place.partition(".")[0]
-    if place in _RUN and _RUN[place] != _digest(sys.modules[place]) or (place in _RUN and _moved(top)):
+    known = sys.modules.get(place)
+    if known is not None and place in _RUN and (_RUN[place] != _digest(known) or _moved(top)):
         for name in [one for one in sys.modules if one == top or one.startswith(f"{top}.")]:
             del sys.modules[name]
     try:
@@ -145,5 +111,5 @@ def _digest(module: ModuleType) -> str:
 
 def _moved(top: str) -> bool:
     """Whether a package that was imported from elsewhere lies in the folder one stands in."""
-    here = importlib.machinery.PathFinder.find_spec(top, [str(Path.cwd())])
+    here = PathFinder.find_spec(top, [str(Path.cwd())])
     return here is not None and here.origin != getattr(sys.modules.get(top), "__file__", None)
