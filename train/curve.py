@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from synthshards.errors import UsageError
 
-from .config.compose import CONF, REFUSED, compose, given_of, one_line, resolved
+from .config.compose import CONF, REFUSED, compose, given_of, one_line, opened, resolved
 from .loop.distributed import process_group
 from .loop.failures import explained
 from .loop.signals import Terminated
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             caught.append(error)
 
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    before, sys.argv = sys.argv, ["synthshards curve", *flags, *overrides, *quiet]
+    before, sys.argv = sys.argv, ["synthshards curve", *flags, *opened(overrides), *quiet]
     full, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come out as exceptions
     try:
         job()

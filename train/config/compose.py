@@ -21,8 +21,15 @@ from ..evaluation.metrics import EVALUATIONS
 CONF = Path(__file__).parents[1] / "conf"
 #: Its groups of settings; whatever else stands at the top is a setting of its own.
 GROUPS = ("dataset", "model", "train", "eval", "logging", "data")
+#: Mappings whose keys are the user's own.
+_OPEN = ("model.kwargs.", "model.config.")
 #: How Hydra and OmegaConf refuse.
 REFUSED = (HydraException, OmegaConfBaseException)
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """The overrides with those of the user's own keys as Hydra wants what no file has: with ``++`` before them."""
+    return [f"++{one}" if one.startswith(_OPEN) else one for one in overrides]
 
 
 def compose(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
@@ -43,7 +50,7 @@ def _composed(overrides: Sequence[str], name: str) -> DictConfig:
             raise UsageError(f"{override}: no UTF-8; legal: KEY=VALUE in UTF-8")
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose(name, list(overrides), return_hydra_config=False)
+            return hydra.compose(name, opened(overrides), return_hydra_config=False)
     except (ValueError, TypeError) as error:  # a group is given something else than a name
         if isinstance(error, OmegaConfBaseException):
             raise

@@ -50,8 +50,14 @@ def set_states(states: dict[str, Any], model: nn.Module, device: torch.device) -
     algorithm, words, *rest = states["numpy"]
     np.random.set_state((algorithm, words.numpy().astype(np.uint32), *rest))
     random.setstate(states["python"])
+    set_own(states, model)
+
+
+def set_own(states: dict[str, Any], model: nn.Module) -> None:
+    """Set the model's own generators back; one that a pass has made since has no state to go on from."""
     for name, one in own_generators(model):
-        one.set_state(states["own"][name])
+        if name in states["own"]:
+            one.set_state(states["own"][name])
 
 
 def seed_all(seed: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .generators import get_states, own_generators, seed_all, set_states
+from .generators import get_states, seed_all, set_own, set_states
 from .logits import device_of
 
 
@@ -24,8 +24,7 @@ def undisturbed(model: nn.Module) -> Iterator[Callable[[], None]]:
 
     def begin() -> None:
         seed_all(0)
-        for name, one in own_generators(model):
-            one.set_state(states["own"][name])
+        set_own(states, model)
 
     try:
         yield begin

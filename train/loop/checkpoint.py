@@ -80,6 +80,6 @@ def load(folder: Path, config_digest: str) -> dict[str, Any] | None:
     if digest != config_digest:
         raise UsageError(
             f"{path} is of a run with another configuration; legal: train.resume=no, another output_dir, or the same "
-            f"configuration ({', '.join(sorted(_FREE))} may differ)"
+            f"configuration ({', '.join(sorted(_FREE))} may differ) and source of model.target"
         )
     return state
