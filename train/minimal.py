@@ -18,7 +18,6 @@ from .config.options import DataOptions, EvalOptions, RunOptions, TrainOptions
 from .data.batches import training_tensors
 from .data.eval_sets import eval_sets, longest_row, metric_options
 from .data.train_tasks import make_train_tasks
-from .evaluation.causality import check_causal
 from .evaluation.evaluate import scores
 from .evaluation.generators import seed_all
 from .evaluation.isolation import check_isolation
@@ -79,8 +78,7 @@ def _experiment(overrides: Sequence[str]) -> None:
         longest_row=max(longest_row(sets, train_task.tokenizer), train.seq_len or 0),
     )  # fmt: skip
     model = built.model.to(device)
-    if built.prove is not None:
-        check_causal(model, built.vocab_size, built.context, built.prove)
+    built.prove()
     if train.packing != "pad" and train.isolate:
         check_isolation(model, built.vocab_size, "train.isolate", "train.packing=pad")
     if line := built.about_seed(seed):

@@ -29,7 +29,6 @@ from .data.batches import epoch_sizes, shifted, stream_of
 from .data.eval_sets import longest_met
 from .data.train_tasks import make_train_tasks
 from .data.trained_rows import COMPARED
-from .evaluation.causality import check_causal
 from .evaluation.generators import seed_all
 from .evaluation.isolation import check_isolation
 from .evaluator import Evaluator, derived_seed
@@ -96,8 +95,7 @@ class Run:
             longest_row=longest_met(self.train_tasks, self.evaluator.sets, self.train, self.eval),
         )  # fmt: skip
         self.model: nn.Module = self.built.model.to(self.device)
-        if self.built.prove is not None:
-            check_causal(self.model, self.built.vocab_size, self.built.context, self.built.prove)
+        self.built.prove()
         if self.train.packing != "pad" and self.train.isolate:
             check_isolation(self.model, self.built.vocab_size, "train.isolate", "train.packing=pad")
         elif self.eval.isolate and self.evaluator.in_windows:

@@ -6,10 +6,12 @@ A new model is a file or folder with a `ModelSpec`, one line in `MODELS`, and it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from synthshards.errors import UsageError, first_line, nearest
 
+from ..evaluation.causality import check_causal
 from . import gpt2, pretrained
 from .base import (
     BuiltModel,
@@ -86,8 +88,8 @@ def build_model(
     """
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise UsageError(f"seed={seed!r} is not legal; legal: int 0..2^64-1")
-    parsed = fitted(parse_options(name, options), largest_id, longest_row)
-    spec = MODELS[name]
+    asked = parse_options(name, options)
+    parsed, spec = fitted(asked, largest_id, longest_row), MODELS[name]
     config = spec.configure(parsed, seed)
     vocab_size, context = int(config.vocab_size), getattr(config, "max_position_embeddings", None)
     check_fits(parsed, vocab_size, context, task=task, largest_id=largest_id, longest_row=longest_row)
@@ -107,9 +109,12 @@ def build_model(
     copied = spec.copy_weights(model, parsed)
     if parsed.gradient_checkpointing:
         enable_gradient_checkpointing(model)
+    proof = partial(check_causal, model, vocab_size, context, parsed.called) if spec.prove else lambda: None
+    record = spec.record(model, parsed)
+    if not spec.binding and getattr(asked, "context", 0) is None:
+        context = config.max_position_embeddings = None
     # A pretrained model may be of an architecture that another spec describes.
     kind = next((one for one in MODELS.values() if config.model_type in one.architectures), spec)
     return BuiltModel(
-        model.train(), vocab_size, context, kind.plain_logits, kind.unused_weights, special, copied,
-        parsed.called if spec.prove else None, spec.record(model, parsed),
+        model.train(), vocab_size, context, kind.plain_logits, kind.unused_weights, special, copied, proof, record,
     )  # fmt: skip

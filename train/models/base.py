@@ -57,6 +57,7 @@ class ModelSpec:
         plain_logits: whether logits are the output embedding of the last hidden state, and nothing else.
         unused_weights: whether a step may leave weights out, for which ranks must then look.
         prove: whether it must be tried out before it is believed to be a causal language model.
+        binding: whether a context that the task's need has filled in is the longest row that the model takes.
         record: (model, options) → what ``run.json`` says of it under ``model``.
     """
 
@@ -68,6 +69,7 @@ class ModelSpec:
     plain_logits: bool = False
     unused_weights: bool = False
     prove: bool = False
+    binding: bool = True
     record: Callable[[Any, Any], Mapping[str, Any]] = lambda model, options: {}
 
 
@@ -95,7 +97,7 @@ class BuiltModel:
         plain_logits, unused_weights: as `ModelSpec`.
         special: the ids of the tokenizer that came with it, None without one.
         copied: names of the weights that were copied from another model.
-        prove: the setting that messages name where it must be tried out (see `ModelSpec`), else None.
+        prove: tries it out where it lies, if it must be (see `ModelSpec`); raises `UsageError` in one line.
         record: as `ModelSpec`.
     """
 
@@ -106,7 +108,7 @@ class BuiltModel:
     unused_weights: bool
     special: SpecialIds | None = None
     copied: tuple[str, ...] = ()
-    prove: str | None = None
+    prove: Callable[[], None] = lambda: None
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -149,8 +151,12 @@ def parse_group(cls: type[S], values: Any, where: str, group: str) -> S:
 
 
 def fitted(options: O, largest_id: int | None, longest_row: int | None) -> O:
-    """The options with a vocabulary and a context that are what the task needs, where they are left open (null)."""
-    needed = {"vocab_size": None if largest_id is None else largest_id + 1, "context": longest_row}
+    """The options with the vocabulary and the context that the task needs, where they are left open (null).
+
+    The context is a power of two from 64 on: the longest row is that of a sample.
+    """
+    room = None if longest_row is None else max(64, 1 << (longest_row - 1).bit_length())
+    needed = {"vocab_size": None if largest_id is None else largest_id + 1, "context": room}
     left = {name: value for name, value in needed.items() if value is not None and getattr(options, name, 0) is None}
     return structs.replace(options, **left)
 

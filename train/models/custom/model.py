@@ -20,20 +20,21 @@ from synthshards.storage.local import replacing
 GIVEN = ("attention_mask", "position_ids", "segment_ids")
 
 
-@dataclass(frozen=True)
+@dataclass
 class CustomConfig:
     """What a custom model is.
 
     Attributes:
         target: the function that made the module, as it was given; source_sha256: the hex digest of its source file.
-        vocab_size, max_position_embeddings: ids and positions that it was made for.
-        kwargs: what else it was made with.
+        vocab_size, context: ids and positions that it was made for. kwargs: what else.
+        max_position_embeddings: tokens of the longest row that it takes, None where nothing limits them.
     """
 
     target: str
     source_sha256: str
     vocab_size: int
-    max_position_embeddings: int
+    context: int
+    max_position_embeddings: int | None
     kwargs: dict[str, Any] = field(default_factory=dict)
     model_type: str = "custom"
 
@@ -126,7 +127,7 @@ class CustomModel(nn.Module):
             torch.save(self.module.state_dict(), file)
         made = {
             "target": self.config.target, "source_sha256": self.config.source_sha256, "kwargs": self.config.kwargs,
-            "vocab_size": self.config.vocab_size, "context": self.config.max_position_embeddings,
+            "vocab_size": self.config.vocab_size, "context": self.config.context,
         }  # fmt: skip
         with replacing(Path(folder) / "model.json") as file:
             file.write((json.dumps(made, indent=2) + "\n").encode())

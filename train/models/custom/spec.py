@@ -20,7 +20,8 @@ from .model import CustomConfig, CustomModel
 class CustomOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`target` is called as ``build(vocab_size=…, context=…, **kwargs)``; `CustomModel` says what it must give.
 
-    Vocabulary and context that are null are what the task needs.
+    A vocabulary that is null is what the task needs. So is such a context, but then it limits no row: only the module
+    itself knows whether it could take longer ones.
     """
 
     sizes = ("model.vocab_size", "model.context")
@@ -50,7 +51,8 @@ def configure(o: CustomOptions, seed: int) -> CustomConfig:
     del seed
     assert o.target is not None, "checked by the options"
     _, digest = load_target(o.target, "model.target")
-    return CustomConfig(o.target, digest, o.vocab_size or VOCAB_SIZE, o.context or CONTEXT, o.kwargs)
+    context = o.context or CONTEXT
+    return CustomConfig(o.target, digest, o.vocab_size or VOCAB_SIZE, context, context, o.kwargs)
 
 
 def make(o: CustomOptions, config: CustomConfig) -> CustomModel:
@@ -60,7 +62,7 @@ def make(o: CustomOptions, config: CustomConfig) -> CustomModel:
         UsageError: it cannot be built with these arguments, or is no module that can be trained.
     """
     build, _ = load_target(config.target, "model.target")
-    sizes = {"vocab_size": config.vocab_size, "context": config.max_position_embeddings}
+    sizes = {"vocab_size": config.vocab_size, "context": config.context}
     _check_arguments(build, {**sizes, **o.kwargs}, o.called)
     with standing_here(), users_code(o.called):
         module = build(**sizes, **copy.deepcopy(o.kwargs))
@@ -86,9 +88,8 @@ def _check_arguments(build: Any, arguments: dict[str, Any], where: str) -> None:
                 raise UsageError(
                     f"{where}: it takes no {name!r}{nearest(name, parameters)}; legal: {', '.join(parameters)}"
                 )
-    needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for name in needed:
-        if name not in arguments:
+    for name, p in parameters.items():
+        if name not in arguments and p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
             raise UsageError(f"{where}: it needs {name!r}; legal: model.kwargs={{{name}: …}}")
 
 
@@ -103,11 +104,12 @@ def record(model: CustomModel, o: CustomOptions) -> dict[str, Any]:
     state_size = getattr(model.module, "state_size", None)
     if callable(state_size):
         with users_code(o.called):
-            size = state_size(config.max_position_embeddings)
-        numbers = size if isinstance(size, list) else [size]
-        if not all(type(one) is int and one >= 0 for one in numbers):
-            raise UsageError(f"{o.called}: state_size({config.max_position_embeddings}) is {size!r}; legal: an integer from 0, or a list, one a layer")
-        said |= {"state_size": size, "state_length": config.max_position_embeddings}
+            size = state_size(config.context)
+        if not all(type(one) is int and one >= 0 for one in (size if isinstance(size, list) else [size])):
+            raise UsageError(
+                f"{o.called}: state_size({config.context}) is {size!r}; legal: an integer from 0, or a list of them"
+            )
+        said |= {"state_size": size, "state_length": config.context}
     return said
 
 
@@ -118,5 +120,6 @@ SPEC = ModelSpec(
     architectures=("custom",),
     unused_weights=True,
     prove=True,
+    binding=False,
     record=record,
 )
