@@ -228,6 +228,8 @@ class Run:
             "train/loss": loss, "train/examples_seen": self.examples_seen, "train/tokens_seen": self.seen.tokens,
             "train/rows_seen": self.seen.rows, "train/learning_rate": rate,
         }  # fmt: skip
+        if loss.router is not None:
+            values["train/router_loss"] = loss.router
         if not isfinite(loss):
             self._diverged()
             values["train/diverged"] = 1

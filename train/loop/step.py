@@ -90,16 +90,25 @@ def mean_loss(model: nn.Module, batch: dict[str, Tensor], isolate: bool = True, 
         plain_logits: the logits are a plain matrix product (see `ModelSpec`): they are computed at labelled positions
             alone, which may be a tenth of them.
     """
+    return losses(model, batch, isolate, plain_logits)[0]
+
+
+def losses(
+    model: nn.Module, batch: dict[str, Tensor], isolate: bool, plain_logits: bool
+) -> tuple[Tensor, Tensor | None]:
+    """`mean_loss`, and what of it is a router's, None where the model's loss has no such part."""
     inputs = inputs_of(model, batch, isolate)
     if not plain_logits:
-        loss: Tensor = model(**inputs, labels=batch["labels"], **accepted(model, use_cache=False)).loss
-        return loss
+        out = model(**inputs, labels=batch["labels"], **accepted(model, use_cache=False))
+        balance, weight = getattr(out, "aux_loss", None), getattr(model, "router_aux_loss_coef", None)
+        router = balance.detach() * weight if isinstance(balance, Tensor) and weight is not None else None
+        return out.loss, router
     inner: Any = model
     states = inner.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
     labels = batch["labels"][:, 1:]
     counted = labels != -100
     logits = inner.get_output_embeddings()(states[counted])
-    return cross_entropy(logits.float(), labels[counted])
+    return cross_entropy(logits.float(), labels[counted]), None
 
 
 class LossModule(nn.Module):
@@ -110,8 +119,15 @@ class LossModule(nn.Module):
         self.model, self.isolate, self.plain_logits = model, isolate, plain_logits
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The mean loss of a batch."""
-        return mean_loss(self.model, batch, self.isolate, self.plain_logits)
+        """The mean loss of a batch, []; with a router [2]: the loss, and the router's part of it."""
+        loss, router = losses(self.model, batch, self.isolate, self.plain_logits)
+        return loss if router is None else torch.stack([loss, router])
+
+
+class StepLoss(float):
+    """The mean loss of a step, of the task alone; `router` is what a router added to it, None without one."""
+
+    router: float | None = None
 
 
 def labelled(batch: dict[str, Tensor]) -> int:
@@ -127,12 +143,12 @@ def train_step(
     rate: float,
     o: TrainOptions,
     device: torch.device,
-) -> float:
+) -> StepLoss:
     """One step on the parts of a batch: their gradients add up to that of the mean over all their labelled tokens, and
     over all ranks'.
 
     Returns:
-        The mean loss over the tokens of all parts and ranks.
+        The mean loss over the tokens of all parts and ranks, without what a router adds.
     """
     _, world_size = rank_and_world_size()
     counts = torch.tensor([float(labelled(batch)) for batch in batches])
@@ -142,21 +158,27 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    mean = torch.zeros(())
+    mean, routed = torch.zeros(2), False
     for number, (batch, count) in enumerate(zip(batches, counts.tolist(), strict=True), 1):
         last = number == len(batches)
         sync = nullcontext() if last or world_size == 1 else loss_of.no_sync()  # type: ignore[operator]
         half = torch.autocast(device.type, torch.bfloat16) if o.precision == "bf16" else nullcontext()
         with sync:
             with half:
-                loss = loss_of({name: value.to(device) for name, value in batch.items()})
+                told = loss_of({name: value.to(device) for name, value in batch.items()})
+            routed = told.ndim > 0
+            loss = told[0] if routed else told
             share = count / float(total) if count else 0.0  # windows may hold no answer, even all of them
             # DistributedDataParallel takes the mean over ranks; this makes it the sum of their shares.
             (loss * (share * world_size) if count else loss.nan_to_num() * 0).backward()
-        mean += float(loss.detach()) * share if share else 0.0
+        mean[0] += float(loss.detach()) * share if share else 0.0
+        mean[1] += float(told[1]) * share if share and routed else 0.0
     if world_size > 1:
         dist.all_reduce(mean)
     if o.max_grad_norm:
         nn.utils.clip_grad_norm_(model.parameters(), o.max_grad_norm)
     optimizer.step()
-    return float(mean)
+    whole, router = mean.tolist()
+    of_task = StepLoss(whole - router)
+    of_task.router = router if routed else None
+    return of_task

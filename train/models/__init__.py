@@ -26,6 +26,7 @@ from .base import (
 )
 from .canon_llama import spec as canon_llama
 from .custom import spec as custom
+from .hf import spec as hf
 from .recurrent_olmo3 import spec as recurrent_olmo3
 
 #: The models of ``model=``, by name.
@@ -35,6 +36,7 @@ MODELS: dict[str, ModelSpec] = {
     "llama": canon_llama.SPEC,
     "recurrent_olmo3": recurrent_olmo3.SPEC,
     "custom": custom.SPEC,
+    "hf": hf.SPEC,
 }
 #: What ``model=`` means where nothing is said.
 DEFAULT_MODEL = "recurrent_olmo3"

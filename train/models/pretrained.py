@@ -21,12 +21,16 @@ T = TypeVar("T")
 
 
 class PretrainedOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model of the hub or a local folder, and its tokenizer (another one where `tokenizer_name_or_path` says so)."""
+    """A model of the hub or a local folder, and its tokenizer (another one where `tokenizer_name_or_path` says so).
+
+    With `trust_remote_code` what the model's own repository has for code is run.
+    """
 
     sizes = ("the vocabulary of model.name_or_path", "the context of model.name_or_path")
 
     name_or_path: str | None = None
     tokenizer_name_or_path: str | None = None
+    trust_remote_code: bool = False
 
     @property
     def tokenizer(self) -> str | None:
@@ -38,24 +42,29 @@ class PretrainedOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_
             raise UsageError("from_pretrained: model.name_or_path is not set; legal: a hub name or a local folder")
 
 
-def load_config(name: str) -> Any:
-    """The configuration of a causal model.
+def load_config(name: str, trust: bool = False) -> Any:
+    """The configuration of a causal model; with `trust`, of code that lies beside it.
 
     Raises:
         UsageError: there is none under that name.
     """
-    return _loaded("model", name, lambda: AutoConfig.from_pretrained(name))
+    return _loaded("model", name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust))
 
 
-def load_model(name: str, attn_implementation: str | None) -> nn.Module:
+def load_model(name: str, attn_implementation: str | None, trust: bool = False) -> nn.Module:
     """A causal model with its weights in float32, in training mode off (`eval`), as transformers gives it.
+
+    Args:
+        trust: run code that lies beside the weights.
 
     Raises:
         UsageError: there is none under that name, or it is no causal language model.
     """
     chosen = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     model: nn.Module = _loaded(
-        "model", name, lambda: AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **chosen)
+        "model",
+        name,
+        lambda: AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, trust_remote_code=trust, **chosen),
     )
     return model
 
@@ -116,7 +125,7 @@ def _loaded(what: str, name: str, load: Callable[[], T]) -> T:
 
 SPEC = ModelSpec(
     Options=PretrainedOptions,
-    configure=lambda options, seed: load_config(options.name_or_path),
-    make=lambda options, config: load_model(options.name_or_path, options.attn_implementation),
+    configure=lambda o, seed: load_config(o.name_or_path, o.trust_remote_code),
+    make=lambda o, config: load_model(o.name_or_path, o.attn_implementation, o.trust_remote_code),
     copy_weights=lambda model, options: tuple(model.state_dict()),
 )
