@@ -137,7 +137,7 @@ def test_a_routers_loss_is_told_apart(name: str, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({}, "model.model_type is not set"),
-        ({"model_type": "mamba3"}, "has no such causal model; did you mean 'mamba2'?; legal: "),
+        ({"model_type": "mamba22"}, "has no such causal model; did you mean 'mamba2'?; legal: "),
         ({"model_type": "t5"}, "model.model_type=t5: transformers"),
         ({"model_type": "mamba", "config": {"hiden_size": 8}}, "mamba has no 'hiden_size'; did you mean 'hidden_size'?"),
         ({"model_type": "mamba2", "config": {"hidden_size": 64}}, "mamba2: ValueError: Inconsistent configuration"),

@@ -22,14 +22,14 @@ CONF = Path(__file__).parents[1] / "conf"
 #: Its groups of settings; whatever else stands at the top is a setting of its own.
 GROUPS = ("dataset", "model", "train", "eval", "logging", "data")
 #: Mappings whose keys are the user's own.
-_OPEN = ("model.kwargs.", "model.config.")
+_OPEN = re.compile(r"model\.(kwargs|config)[.=]")
 #: How Hydra and OmegaConf refuse.
 REFUSED = (HydraException, OmegaConfBaseException)
 
 
 def opened(overrides: Sequence[str]) -> list[str]:
     """The overrides with those of the user's own keys as Hydra wants what no file has: with ``++`` before them."""
-    return [f"++{one}" if one.startswith(_OPEN) else one for one in overrides]
+    return [f"++{one}" if _OPEN.match(one) else one for one in overrides]
 
 
 def compose(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:

@@ -172,7 +172,7 @@ def train_step(
             # DistributedDataParallel takes the mean over ranks; this makes it the sum of their shares.
             (loss * (share * world_size) if count else loss.nan_to_num() * 0).backward()
         mean[0] += float(loss.detach()) * share if share else 0.0
-        mean[1] += float(told[1]) * share if share and routed else 0.0
+        mean[1] += float(told.detach()[1]) * share if share and routed else 0.0
     if world_size > 1:
         dist.all_reduce(mean)
     if o.max_grad_norm:
