@@ -318,7 +318,7 @@ def test_other_files_and_other_ranks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not a checkpoint"):
         checkpoint.load(tmp_path, digest)
     torch.save({"version": 99, "config": digest}, tmp_path / "checkpoint.pt")
-    with pytest.raises(DataError, match=r"checkpoint.pt: of version 99; legal: 2"):
+    with pytest.raises(DataError, match=r"checkpoint.pt: of version 99; legal: 3"):
         checkpoint.load(tmp_path, digest)
     checkpoint.save(tmp_path, {"config": digest, "ranks": [{}, {}]})
     with pytest.raises(UsageError, match=r"is of 2 ranks, and this run has 1; legal: as many, or train.resume=no"):

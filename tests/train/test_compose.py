@@ -27,7 +27,7 @@ WRONG = {
     "a key beside them": (("data.pth=x", "train={a:1}"), "data: no key 'pth'; did you mean 'path'?"),
     "unknown inner key": (("data.pth=x",), "data: no key 'pth'; did you mean 'path'?; legal: path, seed, mixture"),
     "unknown parameter": (("dataset.NN=3",), "dataset: no key 'NN'"),
-    "unknown option": (("model=tiny_gpt",), "no model 'tiny_gpt'; did you mean 'tiny_gpt2'?; legal: from_pretrained"),
+    "unknown option": (("model=tiny_gpt",), "no model 'tiny_gpt'; did you mean 'tiny_gpt2'?; legal: custom, from_pre"),
     "unknown preset": (("preset=depo1-22",), "no preset 'depo1-22'; did you mean 'depo1-225'?"),
     "a key of another model": (
         ("model.size=8L512D",), "model: no key 'size' in model=tiny_gpt2; model=llama has it; legal: name, vocab_size"

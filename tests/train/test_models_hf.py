@@ -113,7 +113,9 @@ def test_a_resumed_run_ends_as_a_whole_one(tmp_path: Path, monkeypatch: pytest.M
 def test_a_routers_loss_is_told_apart(name: str, tmp_path: Path) -> None:
     sizes = {**TOYS[name], "output_router_logits": True, "router_aux_loss_coef": 0.5}
     model = build_model("hf", {"model_type": name, "config": sizes, "vocab_size": 40}).model
-    plain = build_model("hf", {"model_type": name, "config": {**sizes, "output_router_logits": False}, "vocab_size": 40})
+    plain = build_model(
+        "hf", {"model_type": name, "config": {**sizes, "output_router_logits": False}, "vocab_size": 40}
+    )
     draw = torch.Generator().manual_seed(1)
     parts = []
     for length in (6, 9):
@@ -122,12 +124,17 @@ def test_a_routers_loss_is_told_apart(name: str, tmp_path: Path) -> None:
     total = sum(float(mean_loss(model, part).detach()) * 3 * (len(part["labels"][0]) - 1) for part in parts) / 39
     task = sum(float(mean_loss(plain.model, part).detach()) * 3 * (len(part["labels"][0]) - 1) for part in parts) / 39
     o = TrainOptions()
-    told = train_step(LossModule(model, True, False), model, make_optimizer(model, o), parts, 0.1, o, torch.device("cpu"))
+    told = train_step(
+        LossModule(model, True, False), model, make_optimizer(model, o), parts, 0.1, o, torch.device("cpu")
+    )
     assert told == pytest.approx(task, rel=1e-5)
     assert told.router == pytest.approx(total - task, rel=1e-4)
     assert told.router > 0.1
     module = LossModule(plain.model, True, False)
-    assert train_step(module, plain.model, make_optimizer(plain.model, o), parts, 0.1, o, torch.device("cpu")).router is None
+    assert (
+        train_step(module, plain.model, make_optimizer(plain.model, o), parts, 0.1, o, torch.device("cpu")).router
+        is None
+    )
     run(tmp_path / "out", *of_task(BREVO), base=(*settings(name, output_router_logits=True), *SHORT))
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert all(line["train/router_loss"] > 0 for line in lines if "train/loss" in line)
@@ -139,14 +146,26 @@ def test_a_routers_loss_is_told_apart(name: str, tmp_path: Path) -> None:
         ({}, "model.model_type is not set"),
         ({"model_type": "mamba22"}, "has no such causal model; did you mean 'mamba2'?; legal: "),
         ({"model_type": "t5"}, "model.model_type=t5: transformers"),
-        ({"model_type": "mamba", "config": {"hiden_size": 8}}, "mamba has no 'hiden_size'; did you mean 'hidden_size'?"),
+        (
+            {"model_type": "mamba", "config": {"hiden_size": 8}},
+            "mamba has no 'hiden_size'; did you mean 'hidden_size'?",
+        ),
         ({"model_type": "mamba2", "config": {"hidden_size": 64}}, "mamba2: ValueError: Inconsistent configuration"),
         ({"model_type": "gpt2", "config": {"n_embd": "wide"}}, "model.config: gpt2: "),
-        ({"model_type": "gpt2", "config": {"n_embd": 16, "n_head": 3}}, "model.model_type=gpt2: cannot be built (ValueE"),
+        (
+            {"model_type": "gpt2", "config": {"n_embd": 16, "n_head": 3}},
+            "model.model_type=gpt2: cannot be built (ValueE",
+        ),
         ({"model_type": "mamba", "config": {"eos_token_id": 90}}, "eos_token_id=90 is outside the vocabulary"),
         ({"model_type": "mamba", "config": {"vocab_size": 9}}, "model.vocab_size=9 is too small: the largest token id"),
-        ({"model_type": "mamba", "config": {"vocab_size": 9}, "vocab_size": 9}, "vocab_size is said by model.config and"),
-        ({"model_type": "mamba", "imports": ["not_there_at_all"]}, "model.imports: not_there_at_all: ModuleNotFoundErr"),
+        (
+            {"model_type": "mamba", "config": {"vocab_size": 9}, "vocab_size": 9},
+            "vocab_size is said by model.config and",
+        ),
+        (
+            {"model_type": "mamba", "imports": ["not_there_at_all"]},
+            "model.imports: not_there_at_all: ModuleNotFoundErr",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_one_line(options: dict[str, Any], message: str) -> None:
@@ -157,7 +176,7 @@ def test_what_cannot_be_built_is_one_line(options: dict[str, Any], message: str)
 
 def test_a_model_that_sees_later_tokens_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     bert = ("model=hf", "model.model_type=bert", "model.config={hidden_size: 16, num_attention_heads: 2}")
-    with pytest.raises(UsageError, match="model.model_type=bert: not causal"):
+    with pytest.raises(UsageError, match=r"model.model_type=bert: not causal"):
         make_run(tmp_path / "out", *of_task(MANO), base=(*bert, *BRIEF))
     assert files(tmp_path / "out") == set()
 

@@ -41,7 +41,7 @@ class ModelOptions(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return "model"
 
 
-O = TypeVar("O", bound=ModelOptions)
+Own = TypeVar("Own", bound=ModelOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +143,14 @@ def parse_group(cls: type[S], values: Any, where: str, group: str) -> S:
     if not isinstance(values, Mapping):
         raise UsageError(f"{where}={values!r} is not legal; legal: a group of options")
     parsed = dict(values)
-    for field in structs.fields(cls):
-        if isinstance(field.default, Settings):
-            name = f"{group}.{field.name}"
-            parsed[field.name] = parse_group(type(field.default), values.get(field.name, {}), name, name)
+    for one in structs.fields(cls):
+        if isinstance(one.default, Settings):
+            name = f"{group}.{one.name}"
+            parsed[one.name] = parse_group(type(one.default), values.get(one.name, {}), name, name)
     return parse(cls, parsed, where)
 
 
-def fitted(options: O, largest_id: int | None, longest_row: int | None) -> O:
+def fitted(options: Own, largest_id: int | None, longest_row: int | None) -> Own:
     """The options with the vocabulary and the context that the task needs, where they are left open (null).
 
     The context is a power of two from 64 on: the longest row is that of a sample.

@@ -98,7 +98,9 @@ def _of_name(place: str, where: str) -> ModuleType:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise  # what it imports is missing
         others = [one.stem for one in Path.cwd().glob("*.py")]
-        raise UsageError(f"{where}: no module {error.name!r} here or installed{nearest(top, others)}; {_LEGAL}") from None
+        raise UsageError(
+            f"{where}: no module {error.name!r} here or installed{nearest(top, others)}; {_LEGAL}"
+        ) from None
     _RUN[place] = _digest(module)
     return module
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 from typing import Any
 
+from msgspec import field
 from torch import nn
 
 from synthshards.errors import UsageError, nearest
@@ -27,7 +28,7 @@ class CustomOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     sizes = ("model.vocab_size", "model.context")
 
     target: str | None = None
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = field(default_factory=dict)
     vocab_size: Count | None = None
     context: Count | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import transformers
-from msgspec import convert
+from msgspec import convert, field
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -35,8 +35,8 @@ class HfModelOptions(ModelOptions, frozen=True, kw_only=True, forbid_unknown_fie
     sizes = ("model.vocab_size", "model.context")
 
     model_type: str | None = None
-    config: dict[str, Any] = {}
-    imports: list[str] = []
+    config: dict[str, Any] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
     vocab_size: Count | None = None
     context: Count | None = None
 
@@ -87,7 +87,9 @@ def configure(o: HfModelOptions, seed: int) -> PretrainedConfig:
     except UsageError:
         raise
     except Exception as error:  # configurations check themselves, each in its own way
-        raise UsageError(f"model.config: {kind}: {raised(error.__cause__ or error)}; legal: what fits together") from None
+        raise UsageError(
+            f"model.config: {kind}: {raised(error.__cause__ or error)}; legal: what fits together"
+        ) from None
     return config
 
 
@@ -126,7 +128,11 @@ def _fields(cls: type[PretrainedConfig]) -> list[str]:
 
 def _positions(cls: type[PretrainedConfig]) -> tuple[str, ...]:
     """What a configuration may call the longest row."""
-    return (cls.attribute_map.get("max_position_embeddings", "max_position_embeddings"), "n_positions", "context_length")
+    return (
+        cls.attribute_map.get("max_position_embeddings", "max_position_embeddings"),
+        "n_positions",
+        "context_length",
+    )
 
 
 def _check_sizes(config: PretrainedConfig) -> None:
