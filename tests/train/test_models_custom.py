@@ -244,8 +244,8 @@ def test_another_folders_module_of_that_name_and_a_changed_source_are_read_anew(
 def test_a_source_may_import_what_lies_beside_it(here: Path) -> None:
     (here / "inner").mkdir()
     (here / "inner" / "sizes_beside.py").write_text("WIDTH = 6")
-    (here / "inner" / "one.py").write_text("from my_models import Net\nfrom sizes_beside import WIDTH\n"
-                                          "def build(vocab_size, context): return Net(vocab_size, context, WIDTH)")  # fmt: skip
+    source = "def build(vocab_size, context): return Net(vocab_size, context, WIDTH)"
+    (here / "inner" / "one.py").write_text(f"from my_models import Net\nfrom sizes_beside import WIDTH\n{source}")
     assert build_model("custom", {"target": "inner/one.py:build", "vocab_size": 9}).model.module.width == 6
 
 
@@ -297,8 +297,8 @@ def test_a_resumed_run_ends_as_a_whole_one(
 
 def test_options_of_the_model_can_be_set_and_swept_one_by_one(here: Path, tmp_path: Path, cli: Cli) -> None:
     ended = cli(
-        "curve", "--multirun", *custom(), *TASKS["mano"], *BRIEF, "train.max_steps=1", "model.kwargs={dropout: 0.0}", "model.kwargs.width=4,6",
-        f"output_dir={tmp_path / 'out'}",
+        "curve", "--multirun", *custom(), *TASKS["mano"], *BRIEF, "train.max_steps=1", "model.kwargs={dropout: 0.0}",
+        "model.kwargs.width=4,6", f"output_dir={tmp_path / 'out'}",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     written = [(tmp_path / "out" / number / "config.yaml").read_text() for number in ("0", "1")]
