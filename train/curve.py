@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -27,6 +28,7 @@ from .config.compose import CONF, REFUSED, compose, given_of, one_line, opened, 
 from .loop.distributed import process_group
 from .loop.failures import explained
 from .loop.signals import Terminated
+from .models.target import STARTED_IN
 from .run import Run
 
 
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             caught.append(error)
 
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    started = STARTED_IN.set(Path.cwd())  # Hydra's job.chdir may lead elsewhere
     before, sys.argv = sys.argv, ["synthshards curve", *flags, *opened(overrides), *quiet]
     full, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come out as exceptions
     try:
@@ -71,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except REFUSED as error:
         raise UsageError(one_line(error)) from None
     finally:
+        STARTED_IN.reset(started)
         sys.argv = before
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:

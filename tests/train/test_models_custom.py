@@ -297,8 +297,9 @@ def test_a_resumed_run_ends_as_a_whole_one(
 
 def test_options_of_the_model_can_be_set_and_swept_one_by_one(here: Path, tmp_path: Path, cli: Cli) -> None:
     ended = cli(
-        "curve", "--multirun", *custom(), *TASKS["mano"], *BRIEF, "train.max_steps=1", "model.kwargs={dropout: 0.0}",
-        "model.kwargs.width=4,6", f"output_dir={tmp_path / 'out'}",
+        "curve", "--multirun", *custom("./my_models.py:build"), *TASKS["mano"], *BRIEF, "train.max_steps=1",
+        "model.kwargs={dropout: 0.0}", "model.kwargs.width=4,6", "hydra.job.chdir=true",
+        f"output_dir={tmp_path / 'out'}",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     written = [(tmp_path / "out" / number / "config.yaml").read_text() for number in ("0", "1")]

@@ -77,7 +77,7 @@ def _check_gradients(model: nn.Module, logits: Any, ids: Tensor, where: str) -> 
         loss = cross_entropy(logits(ids)[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten().to(device_of(model)))
     if not loss.requires_grad:
         raise UsageError(f"{where}: its logits depend on no weight that is trained; legal: logits with gradients")
-    loss.backward()
+    torch.autograd.backward(loss)
     for name, weight in model.named_parameters():
         if weight.grad is not None and not bool(weight.grad.isfinite().all()):
             raise UsageError(f"{where}: the gradient of {name} is no number at the start; legal: finite gradients")

@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -21,6 +22,8 @@ from synthshards.errors import UsageError, nearest
 from ..loop.failures import users_code
 
 _LEGAL = "legal: module:function or path/to/file.py:function"
+#: The folder that a command was started in, where it is not the one it runs in.
+STARTED_IN: ContextVar[Path | None] = ContextVar("STARTED_IN", default=None)
 #: The digests of the sources that were run, by the name of their module: what has changed since is run again.
 _RUN: dict[str, str] = {}
 
@@ -53,7 +56,7 @@ def load_target(target: str, where: str) -> tuple[Callable[..., Any], str]:
 @contextmanager
 def standing_here() -> Iterator[None]:
     """Imports find what lies in the folder one stands in, then and later, and leave no bytecode there."""
-    here, before = str(Path.cwd()), sys.dont_write_bytecode
+    here, before = str(_here()), sys.dont_write_bytecode
     if here not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
@@ -64,9 +67,13 @@ def standing_here() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
+def _here() -> Path:
+    return STARTED_IN.get() or Path.cwd()
+
+
 def _of_file(place: str, where: str) -> ModuleType:
     """The module of a source file; those beside it can be imported, as from a script."""
-    path = Path(place).expanduser().absolute()
+    path = _here() / Path(place).expanduser()
     if not path.is_file():
         others = [one.name for one in path.parent.glob("*.py")]
         raise UsageError(f"{where}: no file {place!r}{nearest(path.name, others)}; {_LEGAL}")
@@ -97,7 +104,7 @@ def _of_name(place: str, where: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise  # what it imports is missing
-        others = [one.stem for one in Path.cwd().glob("*.py")]
+        others = [one.stem for one in _here().glob("*.py")]
         raise UsageError(
             f"{where}: no module {error.name!r} here or installed{nearest(top, others)}; {_LEGAL}"
         ) from None
@@ -113,5 +120,5 @@ def _digest(module: ModuleType) -> str:
 
 def _moved(top: str) -> bool:
     """Whether a package that was imported from elsewhere lies in the folder one stands in."""
-    here = PathFinder.find_spec(top, [str(Path.cwd())])
+    here = PathFinder.find_spec(top, [str(_here())])
     return here is not None and here.origin != getattr(sys.modules.get(top), "__file__", None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class CustomConfig:
 
     Attributes:
         target: the function that made the module, as it was given; source_sha256: the hex digest of its source file.
-        vocab_size, context: ids and positions that it was made for. kwargs: what else.
+        vocab_size, context: ids and positions that it is made for. kwargs: what else. build: makes it.
         max_position_embeddings: tokens of the longest row that it takes, None where nothing limits them.
     """
 
@@ -35,7 +36,8 @@ class CustomConfig:
     vocab_size: int
     context: int
     max_position_embeddings: int | None
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any]
+    build: Callable[..., Any]
     model_type: str = "custom"
 
 

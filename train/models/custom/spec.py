@@ -51,9 +51,9 @@ def configure(o: CustomOptions, seed: int) -> CustomConfig:
     """The configuration that the options mean; the seed plays no part."""
     del seed
     assert o.target is not None, "checked by the options"
-    _, digest = load_target(o.target, "model.target")
+    build, digest = load_target(o.target, "model.target")
     context = o.context or CONTEXT
-    return CustomConfig(o.target, digest, o.vocab_size or VOCAB_SIZE, context, context, o.kwargs)
+    return CustomConfig(o.target, digest, o.vocab_size or VOCAB_SIZE, context, context, o.kwargs, build)
 
 
 def make(o: CustomOptions, config: CustomConfig) -> CustomModel:
@@ -62,11 +62,10 @@ def make(o: CustomOptions, config: CustomConfig) -> CustomModel:
     Raises:
         UsageError: it cannot be built with these arguments, or is no module that can be trained.
     """
-    build, _ = load_target(config.target, "model.target")
     sizes = {"vocab_size": config.vocab_size, "context": config.context}
-    _check_arguments(build, {**sizes, **o.kwargs}, o.called)
+    _check_arguments(config.build, {**sizes, **o.kwargs}, o.called)
     with standing_here(), users_code(o.called):
-        module = build(**sizes, **copy.deepcopy(o.kwargs))
+        module = config.build(**sizes, **copy.deepcopy(o.kwargs))
     if not isinstance(module, nn.Module):
         raise UsageError(f"{o.called}: it gives {type(module).__name__}; legal: a torch.nn.Module")
     weights = list(module.parameters())

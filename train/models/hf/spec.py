@@ -74,7 +74,7 @@ def configure(o: HfModelOptions, seed: int) -> PretrainedConfig:
     for name in o.config:
         if name not in names:
             raise UsageError(f"model.config: {kind} has no {name!r}{nearest(name, names)}; legal: {', '.join(names)}")
-    filled = {name: None for name in _SPECIAL if name in names}
+    filled: dict[str, int | None] = {name: None for name in _SPECIAL if name in names}
     if "vocab_size" in names:
         filled["vocab_size"] = o.vocab_size or VOCAB_SIZE
     if positions := next((name for name in _positions(cls) if name in names), None):
