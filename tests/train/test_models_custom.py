@@ -276,6 +276,30 @@ def test_it_is_given_what_its_signature_names(here: Path, tmp_path: Path) -> Non
     run(tmp_path / "one text", *TASKS["mano"], *window, "train.isolate=false", "eval.packed_seq_len=32", base=base)
 
 
+SHIPPED = """
+from transformers import GPT2Config, GPT2LMHeadModel
+from synthshards.train.models import build_model
+
+def gpt2(vocab_size, context):
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": None, "eos_token_id": None}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, n_positions=context, **sizes))
+
+def recurrent(vocab_size, context):
+    hf = {"vocab_size": vocab_size, "max_position_embeddings": context, "hidden_size": 16, "eos_token_id": None}
+    drawn = {"random_init_loop_state": True, "inject_input_each_step": True, "train_recursion_mode": "poisson"}
+    return build_model("recurrent_olmo3", {"hf": hf, "recurrent": drawn}).model
+"""
+
+
+@pytest.mark.parametrize("target", ["gpt2", "recurrent"])
+def test_models_of_transformers_and_of_this_package_are_taken_in_windows_too(
+    target: str, here: Path, tmp_path: Path
+) -> None:
+    (here / "shipped_models.py").write_text(SHIPPED)
+    base = (*custom(f"shipped_models:{target}"), *BRIEF, "train.max_steps=1")
+    run(tmp_path / "out", *TASKS["mano"], "train.packing=best-fit", "train.seq_len=32", base=base)
+
+
 @pytest.mark.parametrize("target", ["Net", "Drawing"])
 def test_a_resumed_run_ends_as_a_whole_one(
     target: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -54,8 +54,10 @@ class CustomModel(nn.Module):
     def __init__(self, module: nn.Module, config: CustomConfig) -> None:
         super().__init__()
         self.module, self.config = module, config
-        parameters = inspect.signature(module.forward).parameters.values()
-        self.forward_keywords = tuple(p.name for p in parameters if p.name in GIVEN)
+        named = inspect.signature(module.forward).parameters
+        self.forward_keywords = tuple(name for name in GIVEN if name in named)
+        # transformers' models look for the borders of packed rows only where they keep no cache.
+        self._no_cache = {"use_cache": False} if "use_cache" in named else {}
 
     def forward(
         self,
@@ -82,9 +84,8 @@ class CustomModel(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
         offered = {"attention_mask": attention_mask, "position_ids": position_ids, "segment_ids": segment_ids}
-        logits = self._logits(
-            self.module(input_ids, **{name: offered[name] for name in self.forward_keywords}), input_ids
-        )
+        told = {name: offered[name] for name in self.forward_keywords}
+        logits = self._logits(self.module(input_ids, **told, **self._no_cache), input_ids)
         loss = None
         if labels is not None:
             loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
