@@ -56,8 +56,10 @@ class CustomModel(nn.Module):
         self.module, self.config = module, config
         named = inspect.signature(module.forward).parameters
         self.forward_keywords = tuple(name for name in GIVEN if name in named)
-        # transformers' models look for the borders of packed rows only where they keep no cache.
+        # transformers' models look for the borders of packed rows only where they have neither cache nor mask.
         self._no_cache = {"use_cache": False} if "use_cache" in named else {}
+        mask = named.get("attention_mask")
+        self._needs_mask = mask is not None and mask.default is mask.empty
 
     def forward(
         self,
@@ -71,12 +73,14 @@ class CustomModel(nn.Module):
 
         Args:
             input_ids, labels, segment_ids: int64 [rows, length]; segments count from 1, 0 is padding.
-            attention_mask: int64 [rows, length], 0 for padding; what is missing follows from the segments.
+            attention_mask: int64 [rows, length], 0 for padding; what is missing follows from the segments, and is left
+                out of a packed window where the module can do without.
             position_ids: int64 [rows, length]; what is missing counts from 0.
 
         Raises:
             UsageError: the module answers with something else than logits.
         """
+        packed = position_ids is not None and attention_mask is None
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids) if segment_ids is None else (segment_ids != 0).long()
         if segment_ids is None:
@@ -85,6 +89,8 @@ class CustomModel(nn.Module):
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
         offered = {"attention_mask": attention_mask, "position_ids": position_ids, "segment_ids": segment_ids}
         told = {name: offered[name] for name in self.forward_keywords}
+        if packed and not self._needs_mask:
+            told.pop("attention_mask", None)
         logits = self._logits(self.module(input_ids, **told, **self._no_cache), input_ids)
         loss = None
         if labels is not None:
