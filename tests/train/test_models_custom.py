@@ -438,6 +438,22 @@ class Fft(nn.Module):
         return SimpleNamespace(logits=self.head(normed))
 
 
+class Restless(nn.Module):
+    """Draws from a generator that nobody else can find."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head, self.state = nn.Embedding(64, 8), nn.Linear(8, 64), [0.0]
+
+    def forward(self, input_ids: Tensor) -> Any:
+        self.state[0] = (self.state[0] + 0.7) % 1
+        return SimpleNamespace(logits=self.head(self.embed(input_ids)) * (1 + self.state[0]))
+
+
+def test_what_moves_by_itself_proves_nothing() -> None:
+    check_causal(Restless(), 64, 64, "model")
+
+
 def test_rounding_is_no_leak_and_buffers_are_put_back() -> None:
     model = Fft()
     before = {name: value.clone() for name, value in model.state_dict().items()}

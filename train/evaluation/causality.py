@@ -87,7 +87,7 @@ def _moved_early(logits: Any, ids: Tensor, vocab_size: int, draw: torch.Generato
     """How far logits move before the exchanged tokens, as a share of how far those behind them do.
 
     The least of all rows: a leak is in them all, while a router's tie that rounding decides is in one. What moves from
-    pass to pass by itself (a generator that cannot be put back) is not counted.
+    pass to pass by itself (a generator that cannot be put back) proves nothing.
     """
     length = ids.shape[1]
     first = length * 5 // 8 + 1  # in no power of two's multiple, so that it parts the chunks of a recurrence
@@ -98,5 +98,6 @@ def _moved_early(logits: Any, ids: Tensor, vocab_size: int, draw: torch.Generato
     plain = logits(ids).float()
     by_itself = (plain - logits(ids)).abs().amax(-1)[:, :first].amax(1)
     moved = (plain - logits(exchanged % vocab_size)).abs().amax(-1)
-    early = moved[:, :first].amax(1) - by_itself
+    early = moved[:, :first].amax(1)
+    early[early <= 10 * by_itself] = 0
     return float((early / moved[:, first:].amax(1)).nan_to_num(0.0, 0.0).min())
