@@ -245,7 +245,8 @@ class Run:
     def _progress(self, loss: float | None, lines: Sequence[str]) -> None:
         shown = "" if loss is None else f"  loss {loss:.4f}"
         first = f"step {self.step}/{self.train.max_steps}  {self.examples_seen:,} examples{shown}  {self.timer.line()}"
-        self._say("\n".join([first, *lines]))
+        for line in (first, *lines):
+            self._say(line)
 
     def _check_width(self, batch: Mapping[str, Any]) -> None:
         context, width = self.built.context, batch["input_ids"].shape[1]
