@@ -54,6 +54,17 @@ def test_my_grammar(tmp_path: Path) -> None:
     assert "valid" in execute(command, tmp_path)
 
 
+def test_mixers(tmp_path: Path) -> None:
+    """Both commands of its docstring, made small; what they compute is tested beside the models."""
+    small = "dataset.L=2 model.size=1L32D model.head_dim=8 train.max_steps=2 eval.num_examples_per_hop=4 output_dir=run"
+    doc = ast.get_docstring(ast.parse((EXAMPLES / "mixers.py").read_text())) or ""
+    commands = re.findall(r"^synthshards curve .*$", doc, re.M)
+    assert len(commands) == 2
+    for command in commands:
+        here = command.replace("examples/mixers.py", f"{EXAMPLES}/mixers.py")
+        assert "step 2/2" in execute(f"{here} {small}", tmp_path)
+
+
 def test_each_is_run_and_says_how() -> None:
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     run = set(re.findall(r"/(\w+\.py)", Path(__file__).read_text()))

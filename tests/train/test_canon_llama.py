@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import checkpointed, close, gradients, rows
+from tiny_models import TINY, checkpointed, close, gradients, rows
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from synthshards.errors import UsageError
+from synthshards.train.models import build_model
 from synthshards.train.models.canon_llama.conv import CanonConv, CanonInputs, segment_gates
 from synthshards.train.models.canon_llama.model import CanonLlamaConfig, CanonLlamaForCausalLM
 
@@ -105,10 +106,16 @@ def test_zero_kernels_are_plain_llama(canon: str, attention: str) -> None:
     assert torch.equal(out.loss, expected.loss)
 
 
-def test_points_are_where_the_paper_has_them() -> None:
-    """A block written out once more, from the weights: norm, A, projections, B, attention; norm, C, gate and up, D."""
-    model = llama("ABCD", rope=False, num_hidden_layers=1, canon_bias=True)
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
+def test_points_are_where_the_paper_has_them(gated: bool, qk_norm: bool) -> None:
+    """A block written out once more, from the weights: norm, A, projections, B, QK-norm, attention; norm, C, gate and
+    up, D."""
+    model = llama("ABCD", rope=False, num_hidden_layers=1, canon_bias=True, qk_norm=qk_norm, gated_mlp=gated)
     layer, start = model.model.layers[0], torch.randn(1, 7, 32)
+    for name, weight in model.named_parameters():
+        if name.endswith(".norm.weight"):
+            weight.data.uniform_(0.5, 2.0)
 
     def convolved(y: Tensor, conv: Any) -> Tensor:
         padded = functional.pad(y.transpose(1, 2), (3, 0))
@@ -123,14 +130,46 @@ def test_points_are_where_the_paper_has_them() -> None:
     attn, mlp = layer.self_attn, layer.mlp
     a = convolved(normed(start), layer.input_layernorm.canon)
     q, k, v = (projected(a, m).view(1, 7, -1, 8) for m in (attn.q_proj, attn.k_proj, attn.v_proj))
+    if qk_norm:
+        q, k = normed(q) * attn.q_proj.norm.weight, normed(k) * attn.k_proj.norm.weight
     heads = []
     for head in range(4):
         scores = q[:, :, head] @ k[:, :, head // 2].transpose(1, 2) / 8**0.5
         heads.append(scores.masked_fill(torch.ones(7, 7).tril() == 0, -torch.inf).softmax(-1) @ v[:, :, head // 2])
     x = start + torch.cat(heads, -1) @ attn.o_proj.weight.T
     c = convolved(normed(x), layer.post_attention_layernorm.canon)
-    expected = x + (functional.silu(projected(c, mlp.gate_proj)) * projected(c, mlp.up_proj)) @ mlp.down_proj.weight.T
+    inner = projected(c, mlp.gate_proj if gated else mlp.up_proj)
+    inner = functional.silu(inner) * (projected(c, mlp.up_proj) if gated else 1)
+    expected = x + inner @ mlp.down_proj.weight.T
     assert close(model(inputs_embeds=start).logits, model.lm_head(model.model.norm(expected)))
+
+
+def test_the_switches_at_their_defaults_draw_the_weights_of_the_first_release() -> None:
+    """Counted before there were any: these sums are of what `model=llama` began with then."""
+    model = build_model("llama", {**TINY["llama"], "canon": "ACD"}, seed=3).model
+    names = ("embed_tokens", "0.input_layernorm.canon", "1.self_attn.o_proj", "1.mlp.gate_proj.canon", "norm")
+    sums = [
+        float(model.model.get_parameter(f"{'layers.' if n[0] in '01' else ''}{n}.weight").detach().sum()) for n in names
+    ]
+    assert sums == pytest.approx([-7.8988, -3.94381, -10.1784, -2.25366, 32.0], abs=1e-4)
+
+
+def test_partial_rotary_turns_the_first_pairs_as_a_narrower_head_would() -> None:
+    ids, places = rows(1, 8), torch.arange(5, 13)[None]
+    partial, narrow = llama("", rope_share=0.5).model, llama("", head_dim=4).model
+    x = torch.zeros(1, 8, 32)
+    for table, whole, still in zip(partial.rotary_emb(x, places), narrow.rotary_emb(x, places), (1, 0), strict=True):
+        first, second = table.chunk(2, -1)
+        assert torch.equal(first, second)
+        assert close(first[..., :2], whole[..., :2], 1e-6)
+        assert torch.equal(first[..., 2:], torch.full((1, 8, 2), float(still)))
+    for share in (0.25, 0.5, 0.75):
+        model = llama("", rope_share=share)
+        logits = [model(input_ids=ids, position_ids=one).logits for one in (places, places + 9, 2 * places)]
+        assert close(logits[0], logits[1]), "only distances count"
+        assert not close(logits[0], logits[2])
+    none, nope = (llama("ABCD", **one)(input_ids=ids).logits for one in ({"rope_share": 0.0}, {"rope": False}))
+    assert torch.equal(none, nope)
 
 
 def test_only_the_points_asked_for_have_kernels() -> None:
@@ -205,7 +244,14 @@ def test_padding_on_the_left_changes_nothing(rope: bool) -> None:
 SETTINGS = {"max_new_tokens": 9, "pad_token_id": 0}
 
 
-@pytest.mark.parametrize("options", [{}, {"canon_bias": True, "canon_activation": True, "rope": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"canon_bias": True, "canon_activation": True, "rope": False},
+        {"rope_share": 0.5, "qk_norm": True, "gated_mlp": False},
+    ],
+)
 @pytest.mark.parametrize("canon", ["", "A", "B", "C", "D", "ABCD"])
 def test_cached_logits_are_those_of_full_passes(canon: str, options: dict[str, Any]) -> None:
     model, ids = llama(canon, **options), rows(2, 12)
@@ -295,7 +341,10 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 
 def test_saved_and_loaded_by_the_auto_classes_it_is_the_same(tmp_path: Path) -> None:
-    options = {"canon_kernel": 3, "canon_bias": True, "canon_activation": True, "rope": False}
+    options = {
+        "canon_kernel": 3, "canon_bias": True, "canon_activation": True, "rope": False, "rope_share": 0.5,
+        "qk_norm": True, "gated_mlp": False,
+    }  # fmt: skip
     model, ids = llama("DB", **options), rows(2, 10)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -315,9 +364,12 @@ def test_saved_and_loaded_by_the_auto_classes_it_is_the_same(tmp_path: Path) -> 
         ({"canon": "AE"}, "canon='AE' is not legal; legal: a subset of ABCD (A before attention, after its norm; B on"),
         ({"canon": "AA"}, "canon='AA' is not legal"),
         ({"canon": None}, "canon=None is not legal"),
+        ({"rope_share": 0.3}, "rope_share=0.3 rotates 2.4 of the 8 channels of a head; legal: an even number of them, "
+                              "such as rope_share=0.5"),
+        ({"rope_share": 1.5}, "rope_share=1.5 rotates 12 of the 8 channels"),
         ({"canon_kernel": 0}, "canon_kernel=0 is not legal; legal: int from 1"),
     ],
-)
+)  # fmt: skip
 def test_illegal_configurations_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         CanonLlamaConfig(**SIZES, **options)

@@ -59,6 +59,8 @@ def test_options_come_as_hydra_gives_them() -> None:
         ("llama", {"size": "12x768"}, "size='12x768' is not legal"),
         ("llama", {"size": "2L100D"}, "llama: head_dim=64 does not divide width of size=100"),
         ("llama", {"size": "2L9D", "head_dim": 3}, "llama: head_dim=3 is odd; legal: even numbers"),
+        ("llama", {"rope_share": 0.3}, "llama: rope_share=0.3 rotates 19.2 of the 64 channels of a head"),
+        ("llama", {"mlp": "swiglu"}, "mlp='swiglu' is not legal"),
         ("llama", {"canon": "ABX"}, "llama: canon='ABX' is not legal; legal: a subset of ABCD"),
         ("recurrent_olmo3", {"recurrent": {"loop_layers": 3}}, "= 5, but model.hf.num_hidden_layers is 4"),
         ("recurrent_olmo3", {"hf": {"num_hidden_layers": 6}}, "= 4, but model.hf.num_hidden_layers is 6"),
@@ -125,6 +127,13 @@ def test_llama_has_the_papers_shapes(size: str, layers: int, heads: int, mlp: in
     assert config.head_dim == 64
     assert config.intermediate_size == mlp
     assert not config.tie_word_embeddings
+
+
+def test_a_plain_mlp_has_the_width_and_activation_of_gpt2() -> None:
+    for name in ("llama", "mixer"):
+        config = MODELS[name].configure(parse_options(name, {"size": "8L512D", "mlp": "plain"}), 0)
+        assert (config.intermediate_size, config.hidden_act, config.gated_mlp) == (2048, "gelu_pytorch_tanh", False)
+        assert MODELS[name].configure(parse_options(name, {"size": "8L512D"}), 0).hidden_act == "silu"
 
 
 def test_the_default_is_the_recurrent_model_with_the_sizes_of_its_file() -> None:

@@ -27,6 +27,7 @@ from .base import (
 from .canon_llama import spec as canon_llama
 from .custom import spec as custom
 from .hf import spec as hf
+from .mixer import spec as mixer
 from .recurrent_olmo3 import spec as recurrent_olmo3
 
 #: The models of ``model=``, by name.
@@ -34,6 +35,7 @@ MODELS: dict[str, ModelSpec] = {
     "tiny_gpt2": gpt2.SPEC,
     "from_pretrained": pretrained.SPEC,
     "llama": canon_llama.SPEC,
+    "mixer": mixer.SPEC,
     "recurrent_olmo3": recurrent_olmo3.SPEC,
     "custom": custom.SPEC,
     "hf": hf.SPEC,

@@ -22,10 +22,12 @@ class CanonInputs:
             token t. None where nothing separates tokens.
         states: the last kernel−1 inputs of each convolution by name, [rows, kernel−1, channels], read and replaced
             by a pass that goes on from cached tokens; None without a cache.
+        segments: int64 [rows, length], 0 for padding: what the gates are made from; None where nothing separates.
     """
 
     gates: list[Tensor] | None = None
     states: dict[str, Tensor] | None = None
+    segments: Tensor | None = None
 
 
 def segment_gates(segments: Tensor, length: int, kernel: int, dtype: torch.dtype) -> list[Tensor]:

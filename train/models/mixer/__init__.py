@@ -1,0 +1,1 @@
+"""Llama's block around a mixer of the user's own."""
