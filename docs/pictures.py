@@ -1,4 +1,4 @@
-"""The pictures of docs/loading.md, drawn with the loaders themselves: `docs/generate.py` writes and checks them.
+"""The pictures of docs/loading.md and loading-reference.md, drawn with the loaders themselves: `docs/generate.py` writes and checks them.
 
 The order is drawn with blocks of 6 rows, 4 to a superblock, in place of 1,024 and 16; everything else is as it is.
 """

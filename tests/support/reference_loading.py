@@ -1,4 +1,4 @@
-"""The loaders' order, packing and mixing in plain Python, written from docs/loading.md: slow, and with no code shared
+"""The loaders' order, packing and mixing in plain Python, written from docs/loading-reference.md: slow, and with no code shared
 but the permutation and the streams of words that docs/randomness.md defines (tests/tasks/capo/test_people.py and
 tests/core/test_rng.py have those)."""
 
