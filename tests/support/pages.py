@@ -84,7 +84,7 @@ def _demo() -> str:
     recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
     assert recipe is not None
     commands = [line.strip().removeprefix("$(BIN)/") for line in recipe[1].splitlines()]
-    return " && ".join(f"echo {command!r} && {command}" for command in commands)
+    return " && ".join(f"echo .venv/bin/{command} && {command}" for command in commands)
 
 
 def agrees(printed: str, shown: list[str]) -> bool:
