@@ -1,9 +1,9 @@
 """Follow a page of the docs as its reader would: its files are written, and its commands run, from top to bottom.
 
 A Python block whose first line is a comment with a file name is that file; any other is run as it stands. Each line of
-a console block that begins with ``$ `` is a command, and the lines after it are what it prints ("…" stands for anything,
-alone on a line for any lines). A command whose comment says that it takes minutes or hours, or needs the network or a
-GPU, is not run.
+a console block that begins with ``$ `` is a command, and the lines after it are what it prints. There "…" stands for any
+text, alone on a line for any lines, and times are not compared. A command whose comment says that it takes minutes or
+hours, or needs the network or a GPU, is not run.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def _demo() -> str:
 
 
 def agrees(printed: str, shown: list[str]) -> bool:
-    """Whether what was printed is what is shown, apart from times."""
+    """Whether what was printed is what is shown, apart from times and empty lines at the end."""
     patterns = (
         r"(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, TIME.sub("", line).split("…"))) + "\n"
         for line in shown
     )
-    return re.fullmatch("".join(patterns), TIME.sub("", printed)) is not None
+    return re.fullmatch("".join(patterns) + r"\n*", TIME.sub("", printed)) is not None
