@@ -1,8 +1,8 @@
 """Follow a page of the docs as its reader would: its files are written, and its commands run, from top to bottom.
 
 A Python block whose first line is a comment with a file name is that file; any other is run as it stands. Each line of
-a console block that begins with ``$ `` is a command, and the lines after it are what it prints. There "…" stands for any
-text, alone on a line for any lines, and times are not compared. A command whose comment says that it takes minutes or
+a console block that begins with ``$ `` is a command, and the lines after it are what it prints: there "…" is for any
+text (alone on a line: lines), and times are not compared. A command whose comment says that it takes minutes or
 hours, or needs the network or a GPU, is not run.
 """
 

@@ -17,7 +17,7 @@ def execute(command: str, folder: Path) -> str:
         "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     for _ in range(3):
-        done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
         # On a busy machine torch's gloo aborts now and then at the end of a process that has done all its work.
         if "terminate called without an active exception" not in done.stderr:
             break
