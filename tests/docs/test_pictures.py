@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,7 +24,7 @@ def test_ticks_are_round_and_texts_are_inside(path: Path) -> None:
         assert half <= float(text.get("x", "")) <= width - half
         assert 12 <= float(text.get("y", "")) <= height - 4, "letters reach below their line"
     values = [int((tick.text or "").replace(",", "")) for tick in ticks]
-    (step,) = {b - a for a, b in zip(values, values[1:], strict=False)}
+    (step,) = {b - a for a, b in pairwise(values)}
     assert re.fullmatch(r"[125]0*", str(step))
     assert all(value % step == 0 for value in values)
     assert 3 <= len(values) <= 9
