@@ -128,7 +128,7 @@ def load() -> str:
             *station(3, fourth, GREEN, "stream", "batches, and exact state", "loaders/stream.py"),
             down(third, 3, fourth),
             across(fourth, 2, back=True),
-            *station(2, fourth, GREEN, "loader", "threads take rows ahead", "loaders/threaded.py"),
+            *station(2, fourth, GREEN, "loader", "threads fetch rows ahead", "loaders/threaded.py"),
             across(fourth, 1, back=True),
             *station(1, fourth, PURPLE, "training step", "loss, gradients, evaluation", "train/loop/"),
             FLOORS,

@@ -22,6 +22,7 @@ import architecture_pictures
 import manifest_schema
 import numpy as np
 import pictures
+from drawing import BLUE, SOFT, picture, words
 
 import synthshards
 from synthshards.catalog import TASKS, make_task, resolve, task_from_text
@@ -177,29 +178,36 @@ PARTS: dict[str, Callable[..., str]] = {
 
 
 def histogram_svg(preset: str) -> str:
-    """The distribution of row lengths of a preset as an SVG: 60 bars over the range that 99.5% of the rows fill."""
+    """The distribution of row lengths of a preset as an SVG: at most 60 bars over what 99.5% of the rows fill.
+
+    A bar covers equally many possible lengths as any other (Mano's are odd): else some would be taller for no reason.
+    """
     found = lengths_of(preset)
-    top = float(np.percentile(found, 99.5))
-    low = float(found.min())
-    counts, _ = np.histogram(found, bins=60, range=(low, top))
-    width, height, left, base = 640, 180, 40, 150
-    step = (width - 2 * left) / len(counts)
-    bars = "\n".join(
-        f'<rect x="{left + i * step:.1f}" y="{base - 120 * c / counts.max():.1f}" width="{step - 1:.1f}" '
-        f'height="{120 * c / counts.max():.1f}"/>'
+    low = int(found.min())
+    step = int(np.gcd.reduce(found - low)) or 1
+    lengths_shown = (int(np.percentile(found, 99.5)) - low) // step + 1
+    bin_width = step * -(-lengths_shown // 60)
+    bars = -(-lengths_shown * step // bin_width)
+    counts = np.bincount((found - low) // bin_width, minlength=bars)[:bars]
+    left, base, pixels = 40, 150, 560 / bars
+    out = [
+        f'<rect x="{left + i * pixels:.1f}" y="{base - 120 * c / counts.max():.1f}" width="{pixels - 1:.1f}" '
+        f'height="{120 * c / counts.max():.1f}" fill="{BLUE[1]}"/>'
         for i, c in enumerate(counts)
-    )
-    ticks = "\n".join(
-        f'<text x="{left + (value - low) / (top - low) * (width - 2 * left):.1f}" y="{base + 18}">{value:.0f}</text>'
-        for value in np.linspace(low, top, 6)
-    )
+    ]
+    first = low - step / 2  # where the axis begins: a length is in the middle of the room that it has
+    spacing = next(n for n in (10**k * m for k in range(6) for m in (1, 2, 5)) if n * 8 >= bars * bin_width)
+    for value in range(-(-low // spacing) * spacing, low + bars * bin_width, spacing):
+        at = left + (value - first) / bin_width * pixels
+        out += [
+            f'<path d="M{at:.1f} {base} v4" stroke="{SOFT}"/>',
+            words(at, base + 18, f"{value:,}", SOFT, "middle", 12),
+        ]
     unit = "tokens" if "input_ids" in make_task(preset).columns else "characters"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, '
-        f'sans-serif" font-size="12">\n<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
-        f'<g fill="#0969da">\n{bars}\n</g>\n<g fill="#57606a" text-anchor="middle">\n{ticks}\n'
-        f'<text x="{width / 2}" y="{height - 2}">{unit} a row, {preset} ({ROWS:,} rows)</text>\n</g>\n</svg>\n'
-    )
+    longer = 1 - counts.sum() / len(found)
+    told = f"{ROWS:,} rows" + (f"; {longer:.1%} are longer than drawn" if longer else "")
+    out.append(words(320, 190, f"{unit} per row of {preset} ({told})", SOFT, "middle", 12))
+    return picture(640, 204, out)
 
 
 def outputs() -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""The pictures of docs/loading.md, drawn with the loaders themselves: `docs/generate.py` writes and checks them.
+"""The pictures of docs/loading*.md, drawn with the loaders themselves: `docs/generate.py` writes and checks them.
 
 The order is drawn with blocks of 6 rows, 4 to a superblock, in place of 1,024 and 16; everything else is as it is.
 """
@@ -22,7 +22,11 @@ def order() -> str:
     """From blocks by way of two permutations to lanes, batches and ranks."""
     rng = np.random.default_rng(3)
     supers, blocks, rows, lanes = 4, 4, 6, 4
-    out = [words(24, 34, "1  the dataset: blocks of neighbouring rows, 16 blocks a superblock", bold=True)]
+    really = f"drawn with {rows} rows a block and {blocks} blocks a superblock; really 1,024 and 16"
+    out = [
+        words(24, 34, "1  the dataset: blocks of rows, in superblocks", bold=True),
+        words(929, 34, really, SOFT, "end", 13),
+    ]
     step, width = 57, 53
 
     def strip(y: float, numbers: Sequence[int]) -> Iterator[str]:

@@ -4,7 +4,7 @@
     python examples/hf_trainer.py          # 300 steps, about a minute on one core; writes data/hf_trainer
     python examples/hf_trainer.py 20       # so many steps
 
-docs/loading.md shows how to keep the stream's state in the Trainer's checkpoints, for an exact resume.
+docs/loading-cookbook.md shows how to keep the stream's state in the Trainer's checkpoints, for an exact resume.
 """
 
 import sys

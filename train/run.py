@@ -244,7 +244,8 @@ class Run:
 
     def _progress(self, loss: float | None, lines: Sequence[str]) -> None:
         shown = "" if loss is None else f"  loss {loss:.4f}"
-        first = f"step {self.step}/{self.train.max_steps}  {self.examples_seen:,} examples{shown}  {self.timer.line()}"
+        unit = "rows" if self.train.packing == "pad" else "windows"
+        first = f"step {self.step}/{self.train.max_steps}  {self.examples_seen:,} {unit}{shown}  {self.timer.line()}"
         for line in (first, *lines):
             self._say(line)
 

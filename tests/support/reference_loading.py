@@ -1,6 +1,6 @@
-"""The loaders' order, packing and mixing in plain Python, written from docs/loading.md: slow, and with no code shared
-but the permutation and the streams of words that docs/randomness.md defines (tests/tasks/capo/test_people.py and
-tests/core/test_rng.py have those)."""
+"""The loaders' order, packing and mixing in plain Python, written from docs/loading-reference.md: slow, and with no
+code shared but the permutation and the streams of words that docs/randomness.md defines
+(tests/tasks/capo/test_people.py and tests/core/test_rng.py have those)."""
 
 from __future__ import annotations
 

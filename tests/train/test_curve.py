@@ -245,7 +245,7 @@ def test_the_default_model_on_the_default_task(tmp_path: Path, cli: Cli) -> None
     ended = cli("curve", "train.max_steps=2", "train.batch_size=2", "eval.num_examples_per_hop=2",
                 f"output_dir={tmp_path}")  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
-    assert "step 2/2  4 examples  loss" in ended.out
+    assert "step 2/2  4 rows  loss" in ended.out
     assert {row["hop"] for row in table(tmp_path / "depo_hop_metrics.csv")} == {"1", "2", "4", "8"}
 
 

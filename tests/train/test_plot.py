@@ -17,7 +17,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from synthshards.errors import DataError, UsageError
-from synthshards.train.report.plot import COLOURS, Curve, Line, lines_of, named, panels_of, picture, save
+from synthshards.train.report.plot import (
+    COLOURS,
+    Curve,
+    Line,
+    lines_of,
+    name_of_x,
+    named,
+    panels_of,
+    picture,
+    plot_curves,
+    save,
+)
 
 Cli = Callable[..., Ended]
 HEAD = "step,examples_seen,hop,accuracy,token_accuracy\n"
@@ -292,3 +303,14 @@ def test_the_backend_of_a_notebook_stops_nothing(backend: str, tmp_path: Path) -
     kept = "import os, synthshards.train.report; print(os.environ['MPLBACKEND'])"
     done = subprocess.run([sys.executable, "-c", kept], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == backend
+
+
+def test_windows_are_called_windows(tmp_path: Path) -> None:
+    """`examples_seen` counts windows where runs were packed: `rows_seen` then differs from it."""
+    path = tmp_path / "a.csv"
+    for rows, name in ((64, "training examples seen"), (503, "training windows seen")):
+        path.write_text(f"step,examples_seen,accuracy,rows_seen\n1,64,0.5,{rows}\n")
+        assert name_of_x("examples_seen", read(path)[""]) == name
+        assert name_of_x("rows_seen", read(path)[""]) == "rows seen"
+        plot_curves([str(path)], [str(tmp_path / "a.svg")], ["accuracy"], "examples_seen", "linear", "none", [], "")
+        assert name in (tmp_path / "a.svg").read_text()

@@ -8,7 +8,7 @@ Ito's).
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from pathlib import Path
@@ -158,8 +158,16 @@ def panels_of(lines: Sequence[Line]) -> list[list[Line]]:
     return list(panels.values())
 
 
-def picture(lines: Sequence[Line], x: str, *, log_x: bool = False, title: str = "") -> Figure:
-    """The picture of some lines, a panel below the other.
+def name_of_x(x: str, curves: Iterable[Curve]) -> str:
+    """What the x axis counts; where runs were packed, `examples_seen` counts windows, and `rows_seen` differs."""
+    windows = x == "examples_seen" and any(
+        row.get("rows_seen", row[x]) != row[x] for curve in curves for row in curve.rows
+    )
+    return "training windows seen" if windows else _shown(x)
+
+
+def picture(lines: Sequence[Line], x: str, *, x_name: str = "", log_x: bool = False, title: str = "") -> Figure:
+    """The picture of some lines, a panel below the other; `x_name` stands at the x axis in place of the column's name.
 
     Raises:
         UsageError: `log_x` with an x of 0 or less.
@@ -175,7 +183,7 @@ def picture(lines: Sequence[Line], x: str, *, log_x: bool = False, title: str = 
         _draw_panel(axes, panel)
         axes.set_xscale("log" if log_x else "linear")
         if place == len(panels):
-            axes.set_xlabel(_shown(x))
+            axes.set_xlabel(x_name or _shown(x))
     if title:
         figure.suptitle(_plain(title))
     return figure
@@ -271,7 +279,8 @@ def plot_curves(
         if hop not in legal:
             raise UsageError(f"no hop {hop} in these runs; legal: {', '.join(f'{k:g}' for k in legal) or 'no --hop'}")
     lines = [line for line in lines if not hops or line.hop in hops]
-    figure = picture(lines, x, log_x=scale == "log", title=title)
+    x_name = name_of_x(x, (curve for curves in groups.values() for curve in curves))
+    figure = picture(lines, x, x_name=x_name, log_x=scale == "log", title=title)
     for out in outs:
         save(figure, Path(out))
 

@@ -14,7 +14,7 @@ from synthshards.storage.local import replacing
 
 from ..data.train_tasks import TrainTask
 from ..evaluation.metrics import TaskEvaluation
-from .plot import Curve, lines_of, picture, save
+from .plot import Curve, lines_of, name_of_x, picture, save
 
 
 class ScoreTable:
@@ -54,7 +54,8 @@ class ScoreTable:
         if not metrics:  # the model has diverged, or is asked nothing
             return
         lines = lines_of({"": [curve]}, "examples_seen", metrics, "none")
-        figure = picture(lines, "examples_seen", title=self.evaluation.title)
+        x_name = name_of_x("examples_seen", [curve])
+        figure = picture(lines, "examples_seen", x_name=x_name, title=self.evaluation.title)
         for path in dict.fromkeys((self.plot_path, self.plot_path.with_suffix(".svg"))):
             save(figure, path)
 
