@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
@@ -93,11 +94,24 @@ def load(module: str, extra: str | None, what: str) -> Any:
 
 
 def _to_install(error: ModuleNotFoundError, extra: str | None, what: str) -> Exception:
-    """What to raise where a module is missing: the error itself, unless `extra` brings the module."""
+    """What to raise where a module is missing: the error itself, unless an extra brings the module."""
     package = (error.name or "").partition(".")[0]
+    extra = extra or _extra_with(package)
     if extra is None or package == "synthshards":
         return error
     return UsageError(f"{what} needs {package}; install it with: pip install 'synthshards[{extra}]'")
+
+
+def _extra_with(package: str) -> str | None:
+    """The extra that brings a package, by its module's name; `train` where that is one of them."""
+    from importlib.metadata import PackageNotFoundError, requires  # here, as it is slow to load
+
+    with suppress(PackageNotFoundError):
+        for need in sorted(requires("synthshards") or [], key=lambda need: "train" not in need):
+            found = re.match(r"([\w.-]+).*; extra == [\"']([\w-]+)[\"']", need)
+            if found and package and found[1].lower().replace("-", "_").split("_")[0] == package.lower():
+                return found[2]
+    return None
 
 
 class Group(click.Group):
@@ -216,6 +230,11 @@ def main() -> None:
     except SynthshardsError as error:
         code = _fail(error, str(error), error.exit_code, debug)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError):  # while the command ran: what loads it says so itself
+            command = next((arg for arg in sys.argv[1:] if arg in COMMANDS), "synthshards")
+            needed = _to_install(error, None, command)
+            if isinstance(needed, UsageError):
+                sys.exit(_fail(error, str(needed), needed.exit_code, debug))
         code = _fail(error, _shortage(error) or _unforeseen(error), 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
 

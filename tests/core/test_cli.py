@@ -182,6 +182,25 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert run("--help").code == 0
 
 
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("torch.nn", "info needs torch; install it with: pip install 'synthshards[train]'"),
+        ("hydra", "info needs hydra; install it with: pip install 'synthshards[train]'"),
+        ("wandb", "info needs wandb; install it with: pip install 'synthshards[logging]'"),
+    ],
+)
+def test_a_module_that_is_missed_while_a_command_runs_is_one_line(
+    module: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = f"import click\n@click.command\ndef info():\n    raise ModuleNotFoundError('no', name={module!r})\n"
+    (tmp_path / f"needs_{line[11:15]}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(cli.COMMANDS, "info", (f"needs_{line[11:15]}", "info", "Show.", None))
+    outcome = run("info")
+    assert (outcome.code, outcome.line) == (2, f"error: {line}")
+
+
 def test_no_permission(tmp_path: Path) -> None:
     out = Path(make(tmp_path / "out"))
     (out / "_manifest").chmod(0)
