@@ -15,6 +15,7 @@ from small_datasets import make
 from synthshards.loaders.batching.context import BatchContext
 from synthshards.loaders.batching.lanes import Packer
 from synthshards.loaders.order.shuffle import Order
+from synthshards.loaders.order.state import checksum
 from synthshards.loaders.stream import Stream
 
 
@@ -49,7 +50,12 @@ def give_one_rank_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Stream.state_dict
-    monkeypatch.setattr(Stream, "state_dict", lambda self: {**real(self), "unit": 0})
+
+    def forgetful(self: Stream) -> dict[str, Any]:
+        state = {**real(self), "unit": 0}
+        return {**state, "checksum": checksum(state)}
+
+    monkeypatch.setattr(Stream, "state_dict", forgetful)
 
 
 def drop_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
