@@ -30,7 +30,7 @@ WRONG = {
     "unknown option": (("model=tiny_gpt",), "no model 'tiny_gpt'; did you mean 'tiny_gpt2'?; legal: custom, from_pre"),
     "unknown preset": (("preset=depo1-22",), "no preset 'depo1-22'; did you mean 'depo1-225'?"),
     "a key of another model": (
-        ("model.size=8L512D",), "model: no key 'size' in model=tiny_gpt2; model=llama and model=mixer have it; legal: name"
+        ("model.size=8L512D",), "model: no key 'size' in model=tiny_gpt2; model=llama and model=mixer have it; legal"
     ),
     "a key like another": (("model.n_embed=8",), "model: no key 'n_embed' in model=tiny_gpt2; did you mean 'n_embd'?"),
     "a key of a dataset": (("dataset.ttype=x",), "no key 'ttype' in dataset=depo1; dataset=mano has it; legal: "),
