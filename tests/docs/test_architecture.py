@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,16 @@ def test_paths_in_the_pictures_exist() -> None:
         assert len(paths) > 8
         for path in paths:
             assert any((ROOT / floor / path).exists() for floor in ("", *FLOORS)), path
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    """What a run writes into the folder one stands in is not part of the project."""
+    git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if git.returncode:
+        pytest.skip("not a git checkout")
+    folders = {".ci", ".github", "docs", "examples", "loaders", "pipelines", "synthshards", "tests", "train"}
+    files = {
+        ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",
+        "README.md", "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml",
+    }  # fmt: skip
+    assert {name.split("/")[0] for name in git.stdout.splitlines()} == folders | files
