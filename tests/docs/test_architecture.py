@@ -46,7 +46,7 @@ def test_nothing_else_lies_at_the_top() -> None:
         pytest.skip("not a git checkout")
     folders = {".ci", ".github", "docs", "examples", "loaders", "pipelines", "synthshards", "tests", "train"}
     files = {
-        ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile",
-        "README.md", "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml",
+        ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE",
+        "Makefile", "README.md", "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml",
     }  # fmt: skip
     assert {name.split("/")[0] for name in git.stdout.splitlines()} == folders | files
