@@ -1,7 +1,8 @@
 """Columns as one compact JSON object per row, ``{"n":9,"ks":[4,1]}``, and back: the facts in a WebDataset shard.
 
 The reader takes exactly what the writer writes. A general JSON reader is for text of which one knows nothing: pyarrow's
-ends the process where a row is ``null`` in place of an object.
+ends the process where a row is ``null`` in place of an object. The file is long because the reader
+stands beside the writer, whose inverse it is, byte for byte.
 """
 
 from __future__ import annotations

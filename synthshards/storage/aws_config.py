@@ -42,8 +42,8 @@ def _setting(name: str) -> str | None:
     if file is None:  # most often; botocore takes a third of a second to load
         return None
     try:
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-        from botocore.session import Session  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
     except ImportError:
         if name == "region":  # pyarrow reads it itself
             from pyarrow.fs import S3FileSystem

@@ -174,9 +174,9 @@ def delete(bucket: str, keys: list[str], options: S3Options) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _botocore(pid: int, settled: tuple[tuple[str, Any], ...]) -> Any:
-    import botocore.session  # type: ignore[import-untyped]
+    import botocore.session
     from botocore import UNSIGNED
-    from botocore.config import Config  # type: ignore[import-untyped]
+    from botocore.config import Config
 
     options = dict(settled)
     endpoint = options.get("endpoint_override")
